@@ -1,0 +1,157 @@
+"""Configuration: frozen pydantic models, YAML 1.2 files, `--set` overrides, and errors that name the key.
+
+A field at its *neutral* value (one that changes nothing, marked `Annotated[float, Neutral(0.0)]`) is left out
+of the canonical form that identities are made of, so a new field does not orphan old artefacts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from cwdpo.base.errors import ConfigError, name_valid
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Neutral:
+    """Marks the value at which a field changes nothing and is left out of identities."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+class Config(BaseModel):
+    """Base of every configuration: frozen, unknown keys refused, docstrings under fields are their help."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+    def canonical(self) -> dict[str, Any]:
+        """JSON-ready dictionary without the fields that are at their neutral value."""
+        result = {}
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            neutral = next((mark for mark in field.metadata if isinstance(mark, Neutral)), None)
+            if neutral is None or value != neutral.value:
+                result[name] = _plain(value)
+        return result
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Config):
+        return value.canonical()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Path):
+        return value.as_posix()
+    return value
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML 1.2 mapping (`off` is a string, `1e-5` a number); errors name file and line."""
+    try:
+        content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such file") from error
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: expected a mapping at the top, found {type(content).__name__}")
+    return content
+
+
+def validate(model: type[Model], content: Mapping[str, Any], where: str) -> Model:
+    """Build `model` from plain data; the error names every wrong key, what was found and what is valid."""
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        lines = [_explain(model, item) for item in error.errors()]
+        raise ConfigError("\n".join(f"{where}: {line}" for line in dict.fromkeys(lines))) from error
+
+
+def _explain(model: type[BaseModel], item: Any) -> str:
+    path = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        valid = _fields_at(model, item["loc"][:-1])
+        return f"{path}: unknown key {name_valid(item['loc'][-1], valid)}"
+    if item["type"] == "union_tag_invalid":
+        context = item["ctx"]
+        valid = [tag.strip().strip("'") for tag in context["expected_tags"].split(",")]
+        return f"{path}: unknown {context['discriminator'].strip(chr(39))} {name_valid(context['tag'], valid)}"
+    if item["type"] == "union_tag_not_found":
+        return f"{path}: needs the key {item['ctx']['discriminator']}"
+    if item["type"] == "missing":
+        return f"{path}: is required"
+    return f"{path}: {item['msg'].removeprefix('Value error, ')}; found {item['input']!r}"
+
+
+def _fields_at(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
+    """Field names valid at `location`, walking through unions by their tags."""
+    candidates: list[type[BaseModel]] = [model]
+    for part in location:
+        tagged = [choice for choice in candidates if part in _tags(choice)]
+        if tagged:
+            candidates = tagged
+            continue
+        fields = [choice.model_fields[part] for choice in candidates if part in choice.model_fields]
+        if fields:
+            candidates = [found for field in fields for found in _models_in(field.annotation)]
+    return sorted({name for choice in candidates for name in choice.model_fields})
+
+
+def _tags(model: type[BaseModel]) -> tuple[Any, ...]:
+    for key in ("name", "source", "kind"):
+        if key in model.model_fields:
+            return get_args(model.model_fields[key].annotation)
+    return ()
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for argument in get_args(annotation) for model in _models_in(argument)]
+
+
+def parse_overrides(texts: list[str]) -> dict[str, Any]:
+    """`["stage2.objective.beta=0.2"]` -> `{"stage2.objective.beta": 0.2}`, values read as YAML 1.2."""
+    result = {}
+    for text in texts:
+        key, separator, value = text.partition("=")
+        if not separator or not key:
+            raise ConfigError(f"--set {text}: expected KEY=VALUE, such as --set stage2.objective.beta=0.2")
+        try:
+            result[key] = YAML(typ="safe", pure=True).load(value)
+        except YAMLError as error:
+            raise ConfigError(f"--set {text}: the value is not valid YAML") from error
+    return result
+
+
+def with_override(content: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
+    """A copy of nested `content` with the dotted `key` set; a mapping is merged, anything else replaced."""
+    head, _, rest = key.partition(".")
+    result = dict(content)
+    if rest:
+        below = result.get(head)
+        result[head] = with_override(below if isinstance(below, Mapping) else {}, rest, value)
+    else:
+        result[head] = merged(result.get(head), value)
+    return result
+
+
+def merged(old: Any, new: Any) -> Any:
+    """`new` laid over `old`: mappings key by key, unless the tag (name, source, kind) changes."""
+    if not (isinstance(old, Mapping) and isinstance(new, Mapping)):
+        return new
+    if any(tag in new and tag in old and new[tag] != old[tag] for tag in ("name", "source", "kind")):
+        return dict(new)
+    return {**old, **{key: merged(old.get(key), value) for key, value in new.items()}}
+
+
+__all__ = ["Annotated", "Config", "Neutral", "merged", "parse_overrides", "read_yaml", "validate", "with_override"]

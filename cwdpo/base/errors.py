@@ -1,0 +1,69 @@
+"""Everything that can go wrong through no fault of the code, as a small hierarchy of one-sentence errors.
+
+The command line prints the message of a `CwdpoError` without a traceback and exits with its `exit_code`.
+Anything else that escapes is a bug and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import ClassVar
+
+
+class CwdpoError(Exception):
+    """A fault the user can act on: the message names where it is, what was found and what is valid."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class ConfigError(CwdpoError):
+    """A YAML file, an override or an option is wrong; nothing was started."""
+
+    exit_code = 2
+
+
+class DataError(CwdpoError):
+    """An annotation file, a record or an image is wrong."""
+
+    exit_code = 3
+
+
+class ModelError(CwdpoError):
+    """A model folder is incomplete or does not fit what is asked of it."""
+
+    exit_code = 3
+
+
+class StoreError(CwdpoError):
+    """The store cannot be written or what it holds is damaged."""
+
+    exit_code = 4
+
+
+class Fenced(StoreError):
+    """A newer attempt owns this stage: this one must stop without publishing."""
+
+
+class Busy(StoreError):
+    """Another living process is working on this stage."""
+
+
+class TrainingError(CwdpoError):
+    """Training cannot go on (non-finite loss, a checkpoint that does not fit this run)."""
+
+    exit_code = 5
+
+
+class NotAvailable(CwdpoError):
+    """Something optional is missing on this machine; the message is the reason a cell shows."""
+
+    exit_code = 6
+
+
+def name_valid(found: object, valid: Iterable[object]) -> str:
+    """Say what was found, the closest valid value, and all valid ones: `'foo'; did you mean 'fob'? valid: ...`."""
+    choices = sorted(str(choice) for choice in valid)
+    close = get_close_matches(str(found), choices, n=1)
+    hint = f"; did you mean '{close[0]}'?" if close else ";"
+    return f"'{found}'{hint} valid: {', '.join(choices) or 'none'}"
