@@ -1,14 +1,15 @@
 """Configuration: frozen pydantic models, YAML 1.2 files, `--set` overrides, and errors that name the key.
 
 A field at its *neutral* value (one that changes nothing, marked `Annotated[float, Neutral(0.0)]`) is left out
-of the canonical form that identities are made of, so a new field does not orphan old artefacts.
+of the canonical form that identities are made of, so a new field does not orphan old artefacts. A field marked
+`Annotated[Path, Place()]` says where something lies and is never part of an identity.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from ruamel.yaml import YAML
@@ -26,20 +27,23 @@ class Neutral:
         self.value = value
 
 
+class Place:
+    """Marks a field that says where something lies or runs: never part of an identity."""
+
+
 class Config(BaseModel):
     """Base of every configuration: frozen, unknown keys refused, docstrings under fields are their help."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     def canonical(self) -> dict[str, Any]:
-        """JSON-ready dictionary without the fields that are at their neutral value."""
-        result = {}
-        for name, field in type(self).model_fields.items():
-            value = getattr(self, name)
-            neutral = next((mark for mark in field.metadata if isinstance(mark, Neutral)), None)
-            if neutral is None or value != neutral.value:
-                result[name] = _plain(value)
-        return result
+        """JSON-ready dictionary without places and without the fields that are at their neutral value."""
+        fields = type(self).model_fields.items()
+        return {name: _plain(getattr(self, name)) for name, field in fields if self._counts(name, field.metadata)}
+
+    def _counts(self, name: str, marks: list[Any]) -> bool:
+        neutral = [mark.value for mark in marks if isinstance(mark, Neutral)]
+        return not any(isinstance(mark, Place) for mark in marks) and getattr(self, name) not in neutral
 
 
 def _plain(value: Any) -> Any:
@@ -152,6 +156,3 @@ def merged(old: Any, new: Any) -> Any:
     if any(tag in new and tag in old and new[tag] != old[tag] for tag in ("name", "source", "kind")):
         return dict(new)
     return {**old, **{key: merged(old.get(key), value) for key, value in new.items()}}
-
-
-__all__ = ["Annotated", "Config", "Neutral", "merged", "parse_overrides", "read_yaml", "validate", "with_override"]

@@ -49,6 +49,12 @@ class Busy(StoreError):
     """Another living process is working on this stage."""
 
 
+class Interrupted(CwdpoError):
+    """A signal asked this stage to stop; what it had is saved and the next attempt goes on from there."""
+
+    exit_code = 75
+
+
 class TrainingError(CwdpoError):
     """Training cannot go on (non-finite loss, a checkpoint that does not fit this run)."""
 

@@ -1,0 +1,1 @@
+"""Data: file formats to records, records to samples, samples to batches."""

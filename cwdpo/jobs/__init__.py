@@ -1,0 +1,1 @@
+"""Jobs: from a plan to processes; what became of them."""

@@ -1,0 +1,1 @@
+"""Models: configuration, loading, log-probabilities, generation."""

@@ -1,0 +1,1 @@
+"""Training: the DeepSpeed engine, the step loop, checkpoints, and the stages that use them."""

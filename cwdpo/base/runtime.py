@@ -1,0 +1,63 @@
+"""Where a stage runs: its rank, its threads, and the settings that never change what is computed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from cwdpo.base.config import Config
+
+INFERENCE = Literal["replicate", "zero3", "tensor_parallel"]
+
+
+class Execution(Config):
+    """How to run, not what to compute: no field of this class is part of any identity."""
+
+    zero_stage: Literal[0, 1, 2, 3] = 2
+    """DeepSpeed ZeRO stage of training; 0 is refused with bf16 because its trajectory differs."""
+    micro_batch: int = 8
+    """Samples one rank takes in one forward pass; the global batch stays what the stage says."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass to save memory."""
+    checkpoint_every: int = 100
+    """Optimizer steps between checkpoints."""
+    keep_checkpoints: int = 2
+    """Newest checkpoints kept while a stage runs; all go when it is done."""
+    log_every: int = 1
+    """Optimizer steps between two points of the training curve."""
+    inference: INFERENCE = "replicate"
+    """Replica of generation and reference passes: one process, all ranks under ZeRO-3, or tensor-parallel groups."""
+    replica_size: int = 1
+    """Processes a tensor-parallel replica spans; must divide the number of ranks."""
+    threads: int = 0
+    """CPU threads a rank uses; 0 leaves it to the cluster profile."""
+
+
+@dataclass(frozen=True)
+class Rank:
+    """This process among the ranks of its job.
+
+    Attributes:
+        rank: 0 .. world_size - 1.
+        local_rank: index of this process on its node, which is also its GPU.
+        world_size: number of ranks in the job.
+    """
+
+    rank: int = 0
+    local_rank: int = 0
+    world_size: int = 1
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Rank:
+        """Read RANK, LOCAL_RANK and WORLD_SIZE as the launcher set them; absent means one process."""
+        return cls(*(int(environment.get(key, default)) for key, default in _RANK_VARIABLES))
+
+    @property
+    def is_first(self) -> bool:
+        """True on the one rank that writes shared files."""
+        return self.rank == 0
+
+
+_RANK_VARIABLES = (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "1"))

@@ -1,0 +1,311 @@
+"""The artefact store: one folder per identity, attempts that are fenced, and one commit point.
+
+    store/<stage>-<id16>/
+        stage.json              the identity, spelled out
+        attempts/N/             claim.json, events.jsonl, stdout, stderr, out/, result.json
+        partial/                checkpoints and finished blocks; survives attempts, goes when DONE
+        DONE                    names the attempt whose out/ is the artefact; written last, once
+
+Creating `DONE` is the only commit point. It is a hard link, which fails if `DONE` exists, so of two attempts that
+finish together one wins whole and nothing is ever mixed. An attempt claims its number by renaming a folder that
+already holds its claim, which fails if the number is taken.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from cwdpo.base import files
+from cwdpo.base.errors import Busy, Fenced, StoreError
+from cwdpo.base.identity import digest
+
+State = Literal["done", "running", "failed", "interrupted", "missing", "damaged"]
+
+HEARTBEAT_SECONDS = 5.0
+SILENT_SECONDS = 60.0  # an attempt on another host that has not beaten for this long is taken for dead
+
+
+@dataclass(frozen=True)
+class Store:
+    """`$CWDPO_HOME/store`."""
+
+    home: Path
+
+    def artefact(self, stage: str, identity: str) -> Artefact:
+        """The (possibly still empty) folder of one identity."""
+        return Artefact(self.home / "store" / f"{stage}-{identity[:16]}", identity)
+
+    def check_writable(self) -> None:
+        """Raise `StoreError` before anything starts when the home cannot be written or is full."""
+        probe = self.home / "store" / f".probe-{uuid.uuid4().hex[:8]}"
+        files.write_bytes(probe, b"\0" * 4096)
+        probe.unlink()
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """One identity in the store, whatever its state."""
+
+    folder: Path
+    identity: str
+
+    @property
+    def partial(self) -> Path:
+        """Work that outlives an attempt: checkpoints, finished blocks."""
+        return self.folder / "partial"
+
+    @property
+    def attempts(self) -> Path:
+        """Folder with one numbered folder per attempt."""
+        return self.folder / "attempts"
+
+    def done(self) -> dict[str, Any] | None:
+        """The content of `DONE`, or None while the artefact does not exist."""
+        path = self.folder / "DONE"
+        return files.read_json(path) if path.exists() else None
+
+    @property
+    def files(self) -> Path:
+        """Folder of the finished files; raises `StoreError` when the artefact is not done."""
+        done = self.done()
+        if done is None:
+            raise StoreError(f"{self.folder} is not finished")
+        return self.attempts / str(done["attempt"]) / "out"
+
+    def missing_files(self, hashes: bool = False) -> list[str]:
+        """Names of finished files that are gone or changed; `hashes` reads their bytes too."""
+        done = self.done()
+        assert done is not None, "only a finished artefact can be verified"
+        folder = self.files
+        return [name for name, entry in done["files"].items() if not _intact(folder / name, entry, hashes)]
+
+    def verified_files(self) -> Path:
+        """`files` after checking every byte; raises `StoreError` naming the first damaged file."""
+        damaged = self.missing_files(hashes=True)
+        if damaged:
+            raise StoreError(
+                f"{self.folder}: {damaged[0]} is missing or changed since it was written"
+                f" ({len(damaged)} file(s)); `cwdpo submit` computes it again"
+            )
+        return self.files
+
+    def state(self) -> State:
+        """What a user should know about this artefact."""
+        try:
+            if self.done() is not None:
+                return "damaged" if self.missing_files() else "done"
+        except StoreError:
+            return "damaged"
+        newest = self.newest()
+        if newest == 0:
+            return "missing"
+        if self.alive(newest):
+            return "running"
+        return "failed" if self.result(newest) else "interrupted"
+
+    def newest(self) -> int:
+        """Number of the newest attempt, 0 if there is none."""
+        if not self.attempts.is_dir():
+            return 0
+        return max((int(path.name) for path in self.attempts.iterdir() if path.name.isdigit()), default=0)
+
+    def result(self, number: int) -> dict[str, Any] | None:
+        """How attempt `number` failed, or None if it did not say."""
+        path = self.attempts / str(number) / "result.json"
+        return files.read_json(path) if path.exists() else None
+
+    def alive(self, number: int) -> bool:
+        """True while the process that claimed attempt `number` is at work, here or on another host."""
+        folder = self.attempts / str(number)
+        if (folder / "result.json").exists():
+            return False
+        claim = files.read_json(folder / "claim.json")
+        if claim["host"] == socket.gethostname():
+            return process_started(claim["pid"]) == claim["process_started"]
+        try:
+            return time.time() - (folder / "heartbeat").stat().st_mtime < SILENT_SECONDS
+        except FileNotFoundError:
+            return False
+
+    def invalidate(self) -> None:
+        """Take back a damaged artefact so that it is computed again; the evidence stays in the attempt."""
+        with files.writing(self.folder / "DONE"):
+            os.replace(self.folder / "DONE", self.attempts / str(self.newest()) / "DONE.damaged")
+            files.remove_tree(self.partial)
+
+    def describe(self, card: Mapping[str, Any], sources: Mapping[str, str]) -> None:
+        """Write `stage.json`, or check that the one there spells the same identity."""
+        path = self.folder / "stage.json"
+        if path.exists():
+            found = files.read_json(path)
+            if found["id"] != self.identity:
+                raise StoreError(f"{path}: holds identity {found['id']}, expected {self.identity}")
+            return
+        files.write_json(path, {"id": self.identity, **card, "sources": dict(sources)})
+
+    def claim(self, job: Mapping[str, Any]) -> Attempt:
+        """Start a new attempt.
+
+        Raises:
+            Busy: another living process holds the newest attempt, or took this number first.
+        """
+        newest = self.newest()
+        if newest and self.alive(newest):
+            raise Busy(f"{self.folder.name}: attempt {newest} is running")
+        number = newest + 1
+        target = self.attempts / str(number)
+        with files.writing(target):
+            self.attempts.mkdir(parents=True, exist_ok=True)
+            temporary = files.temporary_beside(target)
+            temporary.mkdir()
+            (temporary / "claim.json").write_text(json.dumps(_claim(job)))
+            (temporary / "out").mkdir()
+            files.sync_tree(temporary)
+            try:
+                os.rename(temporary, target)
+            except OSError as error:
+                files.remove_tree(temporary)
+                if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise Busy(f"{self.folder.name}: attempt {number} was claimed by another process") from error
+                raise
+            files.fsync_folder(self.attempts)
+        return Attempt(self, number)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try at one artefact; only the newest may publish."""
+
+    artefact: Artefact
+    number: int
+    _beating: threading.Event = field(default_factory=threading.Event, repr=False)
+
+    @property
+    def folder(self) -> Path:
+        """attempts/N."""
+        return self.artefact.attempts / str(self.number)
+
+    @property
+    def out(self) -> Path:
+        """Where this attempt puts the files of the artefact."""
+        return self.folder / "out"
+
+    def check(self) -> None:
+        """Raise `Fenced` when a newer attempt has taken over."""
+        newest = self.artefact.newest()
+        if newest > self.number:
+            raise Fenced(f"{self.artefact.folder.name}: attempt {self.number} was overtaken by attempt {newest}")
+
+    def event(self, kind: str, **values: Any) -> None:
+        """Append one line to events.jsonl; non-finite numbers are written as null."""
+        row = {"time": round(time.time(), 3), "event": kind, **{key: _finite(item) for key, item in values.items()}}
+        path = self.folder / "events.jsonl"
+        with files.writing(path), open(path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def start_heartbeat(self) -> None:
+        """Touch attempts/N/heartbeat every few seconds from a daemon thread until `stop_heartbeat`."""
+        beat = self.folder / "heartbeat"
+        beat.touch()
+
+        def run() -> None:
+            while not self._beating.wait(HEARTBEAT_SECONDS):
+                try:
+                    beat.touch()
+                except OSError:
+                    return
+
+        threading.Thread(target=run, daemon=True).start()
+
+    def stop_heartbeat(self) -> None:
+        """End the heartbeat thread."""
+        self._beating.set()
+
+    def publish(self, provenance: Mapping[str, Any]) -> None:
+        """Make `out/` the artefact. If another attempt got there first, its files stand and these are left aside."""
+        self.check()
+        done = self.artefact.folder / "DONE"
+        temporary = files.temporary_beside(done)
+        with files.writing(self.out):
+            files.sync_tree(self.out)
+            content = {"attempt": self.number, "files": _manifest(self.out), "provenance": dict(provenance)}
+        files.write_json(temporary, content)
+        with files.writing(done):
+            _link_once(temporary, done)
+        files.remove_tree(self.artefact.partial)
+
+    def fail(self, error: BaseException) -> None:
+        """Record why this attempt ended without publishing."""
+        kind = type(error).__name__
+        files.write_json(self.folder / "result.json", {"state": "failed", "kind": kind, "message": str(error)})
+
+
+def _link_once(temporary: Path, target: Path) -> None:
+    """Give `temporary` the name `target` unless that name is taken; atomic."""
+    try:
+        os.link(temporary, target)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
+            raise
+        # File systems without hard links: a rename is still atomic, only the last writer wins instead of the first.
+        os.replace(temporary, target)
+        return
+    finally:
+        temporary.unlink(missing_ok=True)
+    files.fsync_folder(target.parent)
+
+
+def _manifest(folder: Path) -> dict[str, dict[str, Any]]:
+    names = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": files.sha256_file(path)}
+        for path in names
+    }
+
+
+def _intact(path: Path, entry: Mapping[str, Any], hashes: bool) -> bool:
+    try:
+        if path.stat().st_size != entry["bytes"]:
+            return False
+    except OSError:
+        return False
+    return not hashes or files.sha256_file(path) == entry["sha256"]
+
+
+def _claim(job: Mapping[str, Any]) -> dict[str, Any]:
+    me = os.getpid()
+    started = process_started(me)
+    return {"host": socket.gethostname(), "pid": me, "process_started": started, "time": time.time(), **job}
+
+
+def process_started(pid: int) -> str | None:
+    """When process `pid` started, in clock ticks since boot (tells a reused pid apart); None if it is gone."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    state, *rest = text.rpartition(")")[2].split()
+    return None if state in "ZX" else rest[18]
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not (value == value and abs(value) != float("inf")):
+        return None
+    return value
+
+
+def content_digest(folder: Path) -> str:
+    """Digest of every file name and byte under `folder`."""
+    return digest({name: entry["sha256"] for name, entry in _manifest(folder).items()})

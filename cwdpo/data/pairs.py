@@ -1,0 +1,62 @@
+"""Stage `pairs`: a data set in any supported format becomes checked records."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Literal
+
+from cwdpo.base import files
+from cwdpo.base.config import Config
+from cwdpo.base.context import StageContext
+from cwdpo.base.errors import DataError
+from cwdpo.data.images import check_images
+from cwdpo.data.records import Record, check_ids, write_records
+from cwdpo.data.sources import DataSource
+
+
+class PairsSpec(Config):
+    """A data source, and what it is read for."""
+
+    data: DataSource
+    """Format and prompt; the folder itself is a place, not part of the identity."""
+    purpose: Literal["train", "evaluate"] = "train"
+    """Training data needs images for both stages; evaluation data may consist of one test split."""
+
+
+def run(context: StageContext) -> None:
+    """Read, check every image, write records.jsonl and summary.json.
+
+    Raises:
+        DataError: see the readers; a missing, truncated or non-image file; an empty split.
+    """
+    spec: PairsSpec = context.spec
+    folder = context.inputs["data"]
+    records = spec.data.read(folder)
+    check_ids(records, str(folder))
+    if spec.purpose == "train":
+        _check_portions(records, str(folder))
+    check_images(folder, (record.image for record in records), spec.data.check_images)
+    write_records(context.out / "records.jsonl", records)
+    files.write_json(context.out / "summary.json", _summary(records))
+
+
+def _summary(records: list[Record]) -> dict[str, object]:
+    """Counts of records by split and portion, and of images."""
+    return {
+        "splits": dict(Counter(record.split for record in records)),
+        "portions": dict(Counter(record.portion for record in records if record.split == "train")),
+        "images": len({record.image_id for record in records}),
+    }
+
+
+def _check_portions(records: list[Record], where: str) -> None:
+    splits = Counter(record.split for record in records)
+    if not splits["train"]:
+        found = ", ".join(f"{name} ({count})" for name, count in splits.items()) or "no records at all"
+        raise DataError(f"{where}: the training split is empty; found {found}")
+    portions = Counter(record.portion for record in records)
+    for portion in ("stage1", "stage2"):
+        if not portions[portion]:
+            raise DataError(
+                f"{where}: no training image falls to {portion} ({splits['train']} records); change data.stage1_share"
+            )

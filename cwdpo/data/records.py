@@ -1,0 +1,98 @@
+"""The one internal record type, and its file."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from cwdpo.base import files
+from cwdpo.base.errors import DataError
+
+Split = Literal["train", "val", "test"]
+Portion = Literal["stage1", "stage2", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A response that lost: its text, where it comes from, and how hard it was graded (hard, medium, easy)."""
+
+    text: str
+    source: str
+    grade: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One image, one prompt, one chosen response.
+
+    Attributes:
+        id: unique in its file, `<image id>#<caption number>`.
+        image_id: records of one image share it; the 75/25 split goes by it.
+        image: path relative to the image folder, with forward slashes.
+        references: every reference of the image, for scoring; never trained on unless chosen too.
+        portion: which stage trains on it; "none" outside the training split.
+    """
+
+    id: str
+    image_id: str
+    image: str
+    prompt: str
+    chosen: str
+    references: tuple[str, ...]
+    rejected: tuple[Rejected, ...]
+    split: Split
+    portion: Portion
+
+
+def portion_of(image_id: str, split: Split, stage1_share: float) -> Portion:
+    """Stage of an image: by a hash of its id, independent of seeds, order and the rest of the data set."""
+    if split != "train":
+        return "none"
+    fraction = int.from_bytes(hashlib.sha256(image_id.encode()).digest()[:8], "big") / 2**64
+    return "stage1" if fraction < stage1_share else "stage2"
+
+
+def clean_text(text: object, where: str) -> str:
+    """`text` with white space collapsed; raises `DataError` when it is no text or empty."""
+    if not isinstance(text, str):
+        raise DataError(f"{where}: expected text, found {type(text).__name__}")
+    cleaned = " ".join(text.split())
+    if not cleaned:
+        raise DataError(f"{where}: the text is empty")
+    return cleaned
+
+
+def relative_image(path: object, where: str) -> str:
+    """A path that stays inside the image folder, normalised; raises `DataError` otherwise."""
+    text = clean_text(path, where).replace("\\", "/")
+    parts = [part for part in text.split("/") if part not in ("", ".")]
+    if text.startswith("/") or (len(text) > 1 and text[1] == ":") or ".." in parts:
+        raise DataError(f"{where}: image path '{text}' leaves the data folder; paths are relative to it, without '..'")
+    return "/".join(parts)
+
+
+def check_ids(records: Sequence[Record], where: str) -> None:
+    """Raise `DataError` when an id occurs twice."""
+    seen: set[str] = set()
+    for record in records:
+        if record.id in seen:
+            raise DataError(f"{where}: id '{record.id}' occurs twice; ids must be unique")
+        seen.add(record.id)
+
+
+def write_records(path: Path, records: Iterable[Record]) -> None:
+    """One JSON object a line."""
+    files.write_jsonl(path, (asdict(record) for record in records))
+
+
+def read_records(path: Path) -> list[Record]:
+    """What `write_records` wrote."""
+    return [_from_row(row) for row in files.read_jsonl(path)]
+
+
+def _from_row(row: dict[str, Any]) -> Record:
+    rejected = tuple(Rejected(**item) for item in row.pop("rejected"))
+    return Record(rejected=rejected, references=tuple(row.pop("references")), **row)

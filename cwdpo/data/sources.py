@@ -1,0 +1,123 @@
+"""Where records come from: one configuration class per file format, and the digest of data outside the store."""
+
+from __future__ import annotations
+
+import os
+from abc import abstractmethod
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from cwdpo.base import files
+from cwdpo.base.config import Config, Place
+from cwdpo.base.errors import ConfigError, DataError
+from cwdpo.base.identity import digest
+from cwdpo.data.demo_world import DemoWorld
+from cwdpo.data.karpathy import read_karpathy
+from cwdpo.data.preferences import read_preferences
+from cwdpo.data.records import Record
+
+
+class Source(Config):
+    """What all formats share."""
+
+    prompt: str = "Describe the image briefly."
+    """The user's turn, beside the image."""
+    stage1_share: float = Field(default=0.75, gt=0, lt=1)
+    """Share of the training images that Stage 1 takes; the rest is Stage 2's. By image, independent of seeds."""
+    check_images: Annotated[Literal["decode", "exists"], Place()] = "decode"
+    """Decode every image before training, or only look whether it is there (faster on slow file systems)."""
+
+    @abstractmethod
+    def read(self, folder: Path) -> list[Record]:
+        """The records, from the files as they lie in `folder`, the data root."""
+
+
+class Karpathy(Source):
+    """A Karpathy split file (`dataset_coco.json`, `dataset_flickr30k.json`) and a folder of images."""
+
+    source: Literal["karpathy"]
+    root: Annotated[Path, Place()]
+    """The data folder; image paths are relative to it."""
+    annotations: str = "dataset_coco.json"
+    """The split file, relative to `root`."""
+    images: str = ""
+    """Folder under `root` that the file's `filepath` entries are relative to."""
+    captions_per_image: Literal["first", "draw", "all"] = "draw"
+    """Train on the first caption of an image, on one drawn by seed each epoch, or on all; the rest only scores."""
+
+    def read(self, folder: Path) -> list[Record]:
+        """See `cwdpo.data.karpathy`."""
+        file = folder / self.annotations
+        return read_karpathy(file, self.images, self.prompt, self.captions_per_image, self.stage1_share)
+
+
+class Preferences(Source):
+    """A JSONL file of preference records and a folder of images."""
+
+    source: Literal["preferences"]
+    root: Annotated[Path, Place()]
+    """Folder that image paths are relative to."""
+    annotations: str = "preferences.jsonl"
+    """The records, relative to `root`."""
+
+    def read(self, folder: Path) -> list[Record]:
+        """See `cwdpo.data.preferences`."""
+        return read_preferences(folder / self.annotations, self.prompt, self.stage1_share)
+
+
+class Demo(Source):
+    """A generated world, written in COCO's own format and read by the same reader."""
+
+    source: Literal["demo_world"]
+    world: DemoWorld = DemoWorld()
+    """What to render."""
+    captions_per_image: Literal["first", "draw", "all"] = "first"
+    """Five wordings mixed in training stall a model of this size, so the canonical one is trained on."""
+
+    def read(self, folder: Path) -> list[Record]:
+        """See `cwdpo.data.karpathy`."""
+        file = folder / "dataset_coco.json"
+        return read_karpathy(file, "images", self.prompt, self.captions_per_image, self.stage1_share)
+
+
+DataSource = Annotated[Karpathy | Preferences | Demo, Field(discriminator="source")]
+
+
+def data_root(source: Karpathy | Preferences) -> Path:
+    """The data folder, checked to be there."""
+    root = source.root.expanduser()
+    if not root.is_dir():
+        raise ConfigError(f"data.root: no such folder '{root}'")
+    if not (root / source.annotations).is_file():
+        raise ConfigError(f"data.annotations: no file '{source.annotations}' in '{root}'")
+    return root
+
+
+def data_digest(source: Karpathy | Preferences, cache: Path) -> str:
+    """Digest of the annotation file's bytes and of each image's path and size.
+
+    The image sizes are read once and kept in `cache` (a folder) for as long as the annotation file is unchanged.
+
+    Raises:
+        DataError: an annotated image is missing.
+    """
+    root = data_root(source)
+    annotations = root / source.annotations
+    stat = annotations.stat()
+    key = digest([str(root.resolve()), source.annotations, stat.st_size, stat.st_mtime_ns])
+    kept = cache / f"data-{key[:16]}.json"
+    if kept.exists():
+        return str(files.read_json(kept)["digest"])
+    names = sorted({record.image for record in source.read(root)})
+    value = digest([files.sha256_file(annotations), [[name, _size(root, name)] for name in names]])
+    files.write_json(kept, {"digest": value, "root": str(root), "images": len(names)})
+    return value
+
+
+def _size(root: Path, name: str) -> int:
+    try:
+        return os.stat(root / name).st_size
+    except OSError as error:
+        raise DataError(f"image {root / name}: {error.strerror}") from error

@@ -1,0 +1,68 @@
+"""Stage `generate`: a policy answers the items of a benchmark."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from cwdpo.base import files
+from cwdpo.base.config import Config, Neutral
+from cwdpo.base.context import Blocks, StageContext
+from cwdpo.data.batches import Collator
+from cwdpo.data.records import read_records
+from cwdpo.evaluate.benchmarks import Benchmark
+from cwdpo.model.config import Policy
+from cwdpo.model.generate import Answer, Prompted, check_decoding, generate
+from cwdpo.model.inference import Replica
+from cwdpo.model.load import context_length
+
+
+class GenerateSpec(Config):
+    """The policy and the data are parents."""
+
+    policy: Policy
+    benchmark: Benchmark
+    seed: Annotated[int, Neutral(0)] = 0
+    """Only sampling reads it, so that a deterministic pass is shared by all seeds."""
+
+
+def run(context: StageContext) -> None:
+    """Write generations.jsonl (one row per item) and settings.json (what made it)."""
+    spec: GenerateSpec = context.spec
+    decoding = spec.benchmark.decoding
+    check_decoding(decoding)
+    items = spec.benchmark.items(read_records(context.inputs["pairs"] / "records.jsonl"))
+    blocks = Blocks(context, items, decoding.block)
+    replica = Replica(context, spec.policy)
+    collator = Collator(replica.processor, context.inputs["images"], context_length(replica.model))
+    for index, write in replica.blocks(blocks):
+        members = blocks.members(index)
+        answers = generate(replica, collator, members, decoding, spec.seed)
+        if write:
+            blocks.write(index, [_row(item, answer) for item, answer in zip(members, answers, strict=True)])
+    context.barrier()
+    if context.rank.is_first:
+        files.write_jsonl(context.out / "generations.jsonl", blocks.rows())
+        files.write_json(context.out / "settings.json", _settings(spec, replica))
+
+
+def _row(item: Prompted, answer: Answer) -> dict[str, Any]:
+    row = {"id": item.id, "image": item.image, "text": answer.texts[0], "tokens": answer.tokens}
+    if len(answer.texts) > 1:
+        row["candidates"] = list(answer.texts)
+    return {**row, "truncated": answer.truncated}
+
+
+def _settings(spec: GenerateSpec, replica: Replica) -> dict[str, Any]:
+    """Everything beside the weights that shapes an answer."""
+    import torch
+    import transformers
+
+    images = replica.processor.image_processor
+    return {
+        "prompt": spec.benchmark.prompt,
+        "decoding": spec.benchmark.decoding.model_dump(mode="json"),
+        "dtype": spec.policy.dtype,
+        "image_processor": type(images).__name__,
+        "image_size": {key: value for key, value in dict(images.size).items() if value is not None},
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+    }

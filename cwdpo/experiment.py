@@ -1,0 +1,194 @@
+"""The schema of an experiment and of a grid: what a user writes in YAML.
+
+An experiment is one path through the pipeline: data, model, Stage 1, Stage 2, benchmarks, one seed. A grid is many:
+a base, named cases, axes (their product), and seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from cwdpo.base.config import Config, merged, read_yaml, validate, with_override
+from cwdpo.base.errors import ConfigError, name_valid
+from cwdpo.base.runtime import Execution
+from cwdpo.data.sources import DataSource
+from cwdpo.evaluate.benchmarks import Benchmark
+from cwdpo.model.config import Lora, ModelSource, Tuning
+from cwdpo.negatives import Negatives
+from cwdpo.objectives import PreferenceObjective, Sft, SupervisedObjective
+from cwdpo.train.config import Optimization
+from cwdpo.train.engine import check_precision
+
+
+class Stage1(Config):
+    """Supervised training on the Stage-1 share of the images."""
+
+    objective: SupervisedObjective = Sft()
+    """What is minimised."""
+    negatives: Negatives | None = None
+    """Where rejected responses come from; needed by objectives that use them."""
+    optimization: Optimization = Optimization(learning_rate=1e-5)
+    """Batch, schedule, optimizer."""
+
+    @model_validator(mode="after")
+    def _negatives_where_needed(self) -> Stage1:
+        if self.objective.uses_rejected and self.negatives is None:
+            raise ValueError(f"objective '{self.objective.name}' needs rejected responses: set stage1.negatives")
+        return self
+
+
+class Stage2(Config):
+    """Preference training on the rest, from Stage 1's result (or from the model itself without a Stage 1)."""
+
+    objective: PreferenceObjective
+    """What is minimised."""
+    negatives: Negatives
+    """Where rejected responses come from."""
+    optimization: Optimization = Optimization(learning_rate=5e-6)
+    """Batch, schedule, optimizer."""
+
+
+class Experiment(Config):
+    """One path through the pipeline."""
+
+    data: DataSource
+    """What is trained on."""
+    model: ModelSource
+    """What is trained."""
+    tuning: Tuning = Lora()
+    """Which parameters are trained; Stage 2 goes on with Stage 1's."""
+    stage1: Stage1 | None = None
+    """Supervised training, or None to skip it."""
+    stage2: Stage2 | None = None
+    """Preference training, or None to skip it."""
+    benchmarks: tuple[Benchmark, ...] = ()
+    """What the result is scored on."""
+    seed: int = 0
+    """Adapter initialisation and data order of both stages."""
+    execution: Execution = Execution()
+    """Where and how it runs; no part of any identity."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Experiment:
+        names = [benchmark.name for benchmark in self.benchmarks]
+        if len(set(names)) < len(names):
+            raise ValueError(f"benchmarks: a name occurs twice ({', '.join(names)})")
+        try:
+            check_precision(self.model.dtype, self.execution)
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One experiment of a grid: a case (with its axis values) and a seed."""
+
+    case: str
+    seed: int
+    experiment: Experiment
+
+    @property
+    def name(self) -> str:
+        """`case/seed`, unique in the grid."""
+        return f"{self.case}/{self.seed}"
+
+
+class GridFile(Config):
+    """The keys of a grid file."""
+
+    description: str = ""
+    """One sentence for `plan`."""
+    base: dict[str, Any]
+    """The experiment that cases and axes change."""
+    cases: dict[str, dict[str, Any]] = Field(default={"default": {}}, min_length=1)
+    """Name -> changes to the base, nested as in the base; `null` removes a section."""
+    axes: dict[str, list[Any]] = {}
+    """Dotted key -> values; every case is run with every combination."""
+    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    """Repetitions."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A named grid and its cells."""
+
+    name: str
+    description: str
+    cells: tuple[Cell, ...]
+
+    @property
+    def cases(self) -> list[str]:
+        """Case names in the order of the file."""
+        return list(dict.fromkeys(cell.case for cell in self.cells))
+
+
+def config_folder() -> Path:
+    """`configs/` of the current folder, else of the checkout this package is installed from."""
+    here = Path("configs")
+    return here if here.is_dir() else Path(__file__).resolve().parent.parent / "configs"
+
+
+def find_config(kind: str, name: str) -> Path:
+    """File of a named configuration (`grids`, `clusters`, ...), or the path itself if `name` is one.
+
+    Raises:
+        ConfigError: unknown name; lists the known ones.
+    """
+    if name.endswith((".yaml", ".yml")) or "/" in name:
+        return Path(name)
+    folder = config_folder() / kind
+    path = folder / f"{name}.yaml"
+    if not path.is_file():
+        known = sorted(found.stem for found in folder.glob("*.yaml"))
+        raise ConfigError(f"unknown {kind.removesuffix('s')} {name_valid(name, known)} (looked in {folder}/)")
+    return path
+
+
+def load_grid(name: str, overrides: Mapping[str, Any] | None = None) -> Grid:
+    """Read and check a grid, whole, before anything is submitted.
+
+    Args:
+        name: of a file in `configs/grids/`, or a path.
+        overrides: dotted keys of the base, as from `--set`; they win over cases. `seeds` sets the grid's seeds.
+
+    Raises:
+        ConfigError: names the file, the case and the key.
+    """
+    path = find_config("grids", name)
+    changes = dict(overrides or {})
+    content = read_yaml(path)
+    if "seeds" in changes:
+        content["seeds"] = changes.pop("seeds")
+    grid = validate(GridFile, content, str(path))
+    cells = [cell for case, changed in grid.cases.items() for cell in _cells(grid, path, case, changed, changes)]
+    return Grid(path.stem, grid.description, tuple(cells))
+
+
+def _cells(
+    grid: GridFile, path: Path, case: str, changed: Mapping[str, Any], overrides: Mapping[str, Any]
+) -> Iterator[Cell]:
+    """The cells of one case: every combination of the axes, every seed."""
+    for values in product(*grid.axes.values()):
+        name = " ".join([case, *(f"{key}={value}" for key, value in zip(grid.axes, values, strict=True))])
+        content = merged(grid.base, changed)
+        for key, value in [*zip(grid.axes, values, strict=True), *_applicable(content, overrides)]:
+            content = with_override(content, key, value)
+        for seed in grid.seeds:
+            where = f"{path}, case '{name}'"
+            yield Cell(name, seed, validate(Experiment, {**content, "seed": seed}, where))
+
+
+def _applicable(content: Mapping[str, Any], overrides: Mapping[str, Any]) -> Sequence[tuple[str, Any]]:
+    """Overrides of sections this case has: `--set stage2.x=1` does not give a Stage 2 to a case without one."""
+    return [
+        (key, value)
+        for key, value in overrides.items()
+        if not ("." in key and key.partition(".")[0] in ("stage1", "stage2") and not content.get(key.partition(".")[0]))
+    ]

@@ -1,0 +1,56 @@
+"""A job file: the stages one job computes, in order, as plain JSON. What a stage is does not depend on its job."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cwdpo.base import files
+from cwdpo.base.sources import source_digests
+from cwdpo.base.store import Store
+from cwdpo.pipeline import Node
+
+BUSY = 75
+"""Exit status of a worker that found a stage already being computed by another process (EX_TEMPFAIL)."""
+
+
+@dataclass(frozen=True)
+class StageJob:
+    """One stage in a job file.
+
+    Attributes:
+        inputs: role -> `{"stage", "id"}` of an artefact, or `{"path"}` of a folder outside the store.
+    """
+
+    stage: str
+    id: str
+    card: dict[str, Any]
+    spec: dict[str, Any]
+    inputs: dict[str, dict[str, str]]
+    execution: dict[str, Any]
+    sources: dict[str, str]
+
+
+def stage_job(node: Node) -> StageJob:
+    """`node` as it is written to a job file."""
+    inputs = {
+        role: {"stage": entry.stage.name, "id": entry.id} if isinstance(entry, Node) else {"path": str(entry.path)}
+        for role, entry in node.inputs.items()
+    }
+    return StageJob(
+        stage=node.stage.name,
+        id=node.id,
+        card=node.card,
+        spec=node.spec.model_dump(mode="json"),
+        inputs=inputs,
+        execution=node.execution.model_dump(mode="json"),
+        sources=source_digests(node.stage.module),
+    )
+
+
+def write_job(path: Path, store: Store, nodes: Sequence[Node], threads: int) -> None:
+    """Write the job file for `nodes`."""
+    stages = [vars(stage_job(node)) for node in nodes]
+    files.write_json(path, {"home": str(store.home.resolve()), "threads": threads, "stages": stages})

@@ -1,0 +1,94 @@
+"""Starting the ranks of one job as processes of this machine, and ending them."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+PORTS = range(20000, 32768)  # below the ephemeral range, which other programs draw from
+
+
+@dataclass
+class Launched:
+    """The processes of one job."""
+
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def exit_status(self) -> int | None:
+        """None while running; the first non-zero status ends the other ranks too."""
+        statuses = [process.poll() for process in self.processes]
+        failed = [status for status in statuses if status]
+        if failed:
+            self.end(grace=0.0)
+            return failed[0]
+        return None if None in statuses else 0
+
+    def ask(self) -> None:
+        """Ask every rank to save and stop."""
+        for process in self.processes:
+            _signal_group(process, signal.SIGTERM)
+
+    def end(self, grace: float) -> None:
+        """Wait up to `grace` seconds, then kill what is left, children included."""
+        deadline = time.monotonic() + grace
+        while time.monotonic() < deadline and any(process.poll() is None for process in self.processes):
+            time.sleep(0.05)
+        for process in self.processes:
+            _signal_group(process, signal.SIGKILL)
+            process.wait()
+
+
+def _signal_group(process: subprocess.Popen[bytes], number: int) -> None:
+    try:
+        os.killpg(process.pid, number)
+    except ProcessLookupError:
+        pass
+
+
+def launch(job: Path, ranks: int, threads: int, gpus: Sequence[str]) -> Launched:
+    """Start `ranks` workers on a job file; their own output before a stage captures it goes beside the job file."""
+    port = free_port()
+    started = Launched()
+    for rank in range(ranks):
+        environment = _environment(rank, ranks, threads, port, gpus)
+        with open(job.with_suffix(f".{rank}.log"), "ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "cwdpo.jobs.worker", str(job)],
+                env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+        started.processes.append(process)
+    return started
+
+
+def _environment(rank: int, ranks: int, threads: int, port: int, gpus: Sequence[str]) -> Mapping[str, str]:
+    settings = {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(ranks),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "OMP_NUM_THREADS": str(threads),
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_OFFLINE": "1",  # a job reads what was fetched before; compute nodes have no internet
+        "PYTHONUNBUFFERED": "1",
+    }
+    if gpus:
+        settings["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
+    return {**os.environ, **settings}
+
+
+def free_port() -> int:
+    """A port of `PORTS` nobody listens on now."""
+    for port in random.Random(time.time_ns()).sample(PORTS, 64):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)):
+                return port
+    raise OSError(f"no free port found in {PORTS.start}-{PORTS.stop - 1}")

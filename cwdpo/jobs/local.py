@@ -1,0 +1,215 @@
+"""`--cluster local`: the stages of a plan as processes of this machine, a few at a time.
+
+The store is the only truth: this loop starts what is ready, looks at what became of it, and can be killed at any
+moment. Stages that another living process computes are waited for, not repeated.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from cwdpo.jobs.clusters import LocalCluster, visible_gpus
+from cwdpo.jobs.job import BUSY, write_job
+from cwdpo.jobs.launch import Launched, launch
+from cwdpo.jobs.plan import Plan
+from cwdpo.pipeline import Node
+
+POLL_SECONDS = 0.2
+GRACE_SECONDS = 30.0  # for a checkpoint after Ctrl-C
+
+
+class Reporter(Protocol):
+    """Who is told what happens."""
+
+    def started(self, node: Node) -> None:
+        """A stage began."""
+
+    def progressed(self, running: Sequence[Node]) -> None:
+        """Called at every poll."""
+
+    def finished(self, node: Node, seconds: float) -> None:
+        """A stage is done."""
+
+    def failed(self, node: Node, message: str) -> None:
+        """A stage failed."""
+
+    def waiting(self, node: Node) -> None:
+        """A stage is being computed by another process."""
+
+
+@dataclass
+class Running:
+    """One job at work: its stages not yet reported, its processes, its slot."""
+
+    nodes: list[Node]
+    processes: Launched
+    slot: int
+    started: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a submission ended: nodes computed, failed, and blocked by a failure."""
+
+    computed: list[Node]
+    failed: list[Node]
+    blocked: list[Node]
+
+
+class LocalExecutor:
+    """Computes the missing nodes of a plan."""
+
+    def __init__(self, plan: Plan, cluster: LocalCluster, reporter: Reporter) -> None:
+        self.plan, self.reporter = plan, reporter
+        self.cluster = cluster.resolved()
+        self.gpus = visible_gpus()
+        self.folder = plan.write() / "submissions" / f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
+        self.done = {node.id for node in plan.nodes if node.artefact(plan.store).state() == "done"}
+        self.computed: list[Node] = []
+        self.failed: dict[str, Node] = {}
+        self.running: list[Running] = []
+        self.elsewhere: set[str] = set()
+        self.count = 0
+
+    def run(self) -> Outcome:
+        """Work until nothing is left that can be done; on Ctrl-C ask the jobs to save, then end them."""
+        try:
+            while self._turn():
+                time.sleep(POLL_SECONDS)
+        except KeyboardInterrupt:
+            self._stop()
+            raise
+        blocked = [node for node in self._unfinished() if node.id not in self.failed]
+        return Outcome(self.computed, list(self.failed.values()), blocked)
+
+    def _turn(self) -> bool:
+        """Look at running jobs, start what is ready; False when nothing runs and nothing can."""
+        for job in list(self.running):
+            self._look_at(job)
+        self.reporter.progressed([job.nodes[0] for job in self.running if job.nodes])
+        ready = self._ready()
+        for node in ready:
+            if len(self.running) >= self.cluster.jobs:
+                break
+            if node.id not in self._claimed() and not self._is_elsewhere(node):
+                self._start(node)
+        return bool(self.running or ready)
+
+    def _unfinished(self) -> list[Node]:
+        return [node for node in self.plan.nodes if node.id not in self.done]
+
+    def _ready(self) -> list[Node]:
+        """Nodes whose parents are done, that did not fail in this submission."""
+        return [
+            node
+            for node in self._unfinished()
+            if node.id not in self.failed and all(parent.id in self.done for parent in node.parents)
+        ]
+
+    def _claimed(self) -> set[str]:
+        return {node.id for job in self.running for node in job.nodes}
+
+    def _is_elsewhere(self, node: Node) -> bool:
+        """True while another living process computes the node; what it finished meanwhile counts as done."""
+        state = node.artefact(self.plan.store).state()
+        if state == "done":
+            self.done.add(node.id)
+        elif state == "running" and node.id not in self.elsewhere:
+            self.elsewhere.add(node.id)
+            self.reporter.waiting(node)
+        return state in ("done", "running")
+
+    def _start(self, node: Node) -> None:
+        """Start one job on `node` and what can follow it in the same process."""
+        nodes = bundle(node, self._unfinished(), self.done) if node.stage.ranks else [node]
+        nodes = [member for member in nodes if member.id not in self._claimed()]
+        self.count += 1
+        job = self.folder / f"job-{self.count:04d}.json"
+        write_job(job, self.plan.store, nodes, self.cluster.threads)
+        slot = min(set(range(self.cluster.jobs)) - {job.slot for job in self.running})
+        ranks = self.cluster.ranks if node.stage.ranks else 1
+        gpus = self.gpus[slot * ranks : (slot + 1) * ranks]
+        self.running.append(Running(nodes, launch(job, ranks, self.cluster.threads, gpus), slot, time.monotonic()))
+        self.reporter.started(node)
+
+    def _look_at(self, job: Running) -> None:
+        """Report stages that are done; when the processes have ended, say what became of the rest."""
+        status = job.processes.exit_status()
+        while job.nodes and job.nodes[0].artefact(self.plan.store).done():
+            self._report_done(job)
+        if status is not None:
+            self.running.remove(job)
+            if job.nodes and status not in (0, BUSY):
+                self._report_failed(job, status)
+
+    def _report_done(self, job: Running) -> None:
+        node = job.nodes.pop(0)
+        self.done.add(node.id)
+        self.computed.append(node)
+        self.reporter.finished(node, time.monotonic() - job.started)
+        job.started = time.monotonic()
+        if job.nodes:
+            self.reporter.started(job.nodes[0])
+
+    def _report_failed(self, job: Running, status: int) -> None:
+        node = job.nodes[0]
+        self.failed[node.id] = node
+        self.reporter.failed(node, failure_message(self.plan, node, status))
+
+    def _stop(self) -> None:
+        for job in self.running:
+            job.processes.ask()
+        for job in self.running:
+            job.processes.end(GRACE_SECONDS)
+
+
+def bundle(first: Node, unfinished: Sequence[Node], done: set[str]) -> list[Node]:
+    """`first` and what can follow it in the same processes: loading torch and a model once for several stages.
+
+    All generations of a trained policy come with it, and one chain of trainings; other children are left to other jobs.
+    """
+    chain, head = [first], first
+    while True:
+        here = {node.id for node in chain} | done
+        children = [
+            node
+            for node in unfinished
+            if node.stage.ranks
+            and node.id not in here
+            and head.id in {parent.id for parent in node.parents}
+            and all(parent.id in here for parent in node.parents)
+        ]
+        chain += [node for node in children if node.stage.name == "generate"]
+        following = [node for node in children if node.stage.name != "generate"]
+        if not following:
+            return chain
+        head = following[0]
+        chain.append(head)
+
+
+def failure_message(plan: Plan, node: Node, status: int) -> str:
+    """Why the newest attempt at `node` failed, and where its log is."""
+    artefact = node.artefact(plan.store)
+    number = artefact.newest()
+    result = artefact.result(number) if number else None
+    log = artefact.attempts / str(number) / "stderr"
+    reason = result["message"] if result else _signal_name(status)
+    return f"{reason}\nlog: {_shown(log)}"
+
+
+def _signal_name(status: int) -> str:
+    if status >= 0:
+        return f"the job ended with status {status}"
+    return f"the job was killed by signal {-status}" + (" (out of memory?)" if status == -9 else "")
+
+
+def _shown(path: Path) -> str:
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

@@ -1,0 +1,244 @@
+"""One rank of one job: `python -m cwdpo.jobs.worker JOBFILE` computes the job's stages, in order.
+
+Rank 0 claims each stage, writes its provenance and publishes; the other ranks only compute. A stage that is done is
+passed over, so a job that is run again does only what is missing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import platform
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from cwdpo.base import files
+from cwdpo.base.context import StageContext
+from cwdpo.base.errors import Busy, CwdpoError, Interrupted
+from cwdpo.base.runtime import Execution, Rank
+from cwdpo.base.store import Artefact, Attempt, Store
+from cwdpo.jobs.job import BUSY, StageJob
+from cwdpo.pipeline import STAGES
+from cwdpo.version import code_version
+
+log = logging.getLogger("cwdpo")
+
+
+def main(path: Path) -> int:
+    """Run a job file as this rank; returns the exit status."""
+    job = files.read_json(path)
+    rank = Rank.from_environment()
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
+    _Stop.install()
+    stages = [StageJob(**entry) for entry in job["stages"]]
+    store = Store(Path(job["home"]))
+    try:
+        if any(STAGES[stage.stage].ranks for stage in stages):
+            _prepare_torch(rank, job["threads"])
+        for stage in stages:
+            Worker(store, stage, rank, path).run()
+    except Busy as error:
+        log.info("%s", error)
+        return BUSY
+    except CwdpoError as error:
+        log.error("%s", error)
+        return error.exit_code
+    finally:
+        _leave_group()
+    return 0
+
+
+class Worker:
+    """One stage of a job on this rank."""
+
+    def __init__(self, store: Store, job: StageJob, rank: Rank, path: Path) -> None:
+        self.store, self.job, self.rank, self.path = store, job, rank, path
+        self.stage = STAGES[job.stage]
+        self.artefact = store.artefact(job.stage, job.id)
+
+    def run(self) -> None:
+        """Compute the stage unless it is done.
+
+        Raises:
+            Busy: another living process is computing it.
+        """
+        number = self._agreed(self._claim)
+        if number == 0:
+            return
+        attempt = Attempt(self.artefact, number)
+        started = time.monotonic()
+        with _Captured(attempt, self.rank):
+            log.info("%s %s: attempt %d", self.job.stage, self.job.id[:16], number)
+            try:
+                self._compute(attempt)
+            except BaseException as error:
+                self._record(attempt, error)
+                raise
+        if self.rank.is_first:
+            attempt.publish(self._provenance(started))
+            attempt.stop_heartbeat()
+        self._agreed(lambda: 0)  # no rank goes on before the files are there
+
+    def _record(self, attempt: Attempt, error: BaseException) -> None:
+        """Keep why the attempt ended: the rank that failed first says it, the others only notice."""
+        log.error("%s", error if isinstance(error, CwdpoError) else traceback.format_exc())
+        if not isinstance(error, Interrupted) and not (attempt.folder / "result.json").exists():
+            with suppress(CwdpoError):
+                attempt.fail(error)
+
+    def _claim(self) -> int:
+        """Number of the new attempt, 0 when the artefact is done, -1 when another process is at it."""
+        if self.artefact.done():
+            return 0
+        try:
+            self.artefact.describe(self.job.card, self.job.sources)
+            return self.artefact.claim({"job": str(self.path)}).number
+        except Busy:
+            return -1
+
+    def _agreed(self, decide: Callable[[], int]) -> int:
+        """What rank 0 decides, on every rank."""
+        decision = decide() if self.rank.is_first else 0
+        if self.rank.world_size > 1:
+            from cwdpo.base import distributed
+
+            decision = distributed.from_first_rank(decision, self.rank)
+        if decision < 0:
+            raise Busy(f"{self.artefact.folder.name} is being computed by another process")
+        return decision
+
+    def _compute(self, attempt: Attempt) -> None:
+        if self.rank.is_first:
+            attempt.start_heartbeat()
+            attempt.event("started", host=platform.node(), ranks=self.rank.world_size)
+        context = StageContext(
+            spec=TypeAdapter(self.stage.spec).validate_python(self.job.spec),
+            inputs=self._inputs(),
+            out=attempt.out,
+            partial=self.artefact.partial,
+            rank=self.rank,
+            execution=Execution.model_validate(self.job.execution),
+            event=attempt.event if self.rank.is_first else _silent,
+            check=attempt.check,
+            barrier=self._barrier,
+            stopping=_Stop.requested,
+        )
+        importlib.import_module(self.stage.module).run(context)
+
+    def _inputs(self) -> dict[str, Path]:
+        """Folders of the inputs; those from the store are verified byte by byte before they are used."""
+        folders = {}
+        for role, entry in self.job.inputs.items():
+            if "path" in entry:
+                folders[role] = Path(entry["path"])
+            else:
+                artefact = self.store.artefact(entry["stage"], entry["id"])
+                folders[role] = artefact.verified_files() if self.rank.is_first else artefact.files
+        return folders
+
+    def _barrier(self) -> None:
+        if self.rank.world_size > 1:
+            from cwdpo.base import distributed
+
+            distributed.barrier()
+
+    def _provenance(self, started: float) -> dict[str, Any]:
+        """Where and by what it was computed; beside the identity, not in it."""
+        return {
+            **code_version(),
+            "host": platform.node(),
+            "python": platform.python_version(),
+            "ranks": self.rank.world_size,
+            "execution": self.job.execution,
+            "seconds": round(time.monotonic() - started, 3),
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "packages": _versions(),
+        }
+
+
+class _Stop:
+    """Remembers a SIGTERM or SIGUSR2, so that a stage can save what it has before it ends."""
+
+    _requested = False
+
+    @classmethod
+    def install(cls) -> None:
+        """Handle both signals in this process."""
+
+        def remember(number: int, frame: object) -> None:
+            cls._requested = True
+
+        signal.signal(signal.SIGTERM, remember)
+        signal.signal(signal.SIGUSR2, remember)
+
+    @classmethod
+    def requested(cls) -> bool:
+        """True once a signal has come."""
+        return cls._requested
+
+
+class _Captured:
+    """Sends this process's stdout and stderr, C libraries included, to files of the attempt."""
+
+    def __init__(self, attempt: Attempt, rank: Rank) -> None:
+        suffix = "" if rank.is_first else f".{rank.rank}"
+        self._targets = {1: attempt.folder / f"stdout{suffix}", 2: attempt.folder / f"stderr{suffix}"}
+        self._kept: dict[int, int] = {}
+
+    def __enter__(self) -> None:
+        _flush()
+        for descriptor, path in self._targets.items():
+            self._kept[descriptor] = os.dup(descriptor)
+            with files.writing(path), open(path, "ab") as file:
+                os.dup2(file.fileno(), descriptor)
+
+    def __exit__(self, *exception: object) -> None:
+        _flush()
+        for descriptor, kept in self._kept.items():
+            os.dup2(kept, descriptor)
+            os.close(kept)
+
+
+def _flush() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+
+
+def _silent(*_: Any, **__: Any) -> None:
+    """Events are rank 0's to write."""
+
+
+def _prepare_torch(rank: Rank, threads: int) -> None:
+    import torch
+
+    from cwdpo.base import distributed
+
+    if threads:
+        torch.set_num_threads(threads)
+    distributed.start(rank)
+
+
+def _leave_group() -> None:
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def _versions() -> dict[str, str]:
+    """Versions of what shapes a result, of the packages this process has loaded."""
+    names = ("torch", "transformers", "peft", "deepspeed", "tokenizers", "numpy", "PIL", "pycocoevalcap")
+    found = {name: getattr(sys.modules.get(name), "__version__", None) for name in names}
+    return {name: str(version) for name, version in found.items() if version}
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,118 @@
+"""Batched generation whose result depends on the items of a block alone, never on shards or ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cwdpo.base.errors import ConfigError
+from cwdpo.base.identity import seed_from
+from cwdpo.data.batches import Collator, left_padded
+from cwdpo.model.decoding import Decoding
+from cwdpo.model.inference import Replica
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Prompted:
+    """One item to answer: an image (path in the image folder) and a prompt."""
+
+    id: str
+    image: str
+    prompt: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Candidates for one item, best first; `truncated` says that the best one hit max_new_tokens."""
+
+    texts: tuple[str, ...]
+    tokens: int
+    truncated: bool
+
+
+def check_decoding(decoding: Decoding) -> None:
+    """Raise `ConfigError` for settings that contradict each other."""
+    if decoding.strategy == "beam" and decoding.candidates > decoding.beams:
+        raise ConfigError(f"decoding.candidates: {decoding.candidates} exceeds decoding.beams ({decoding.beams})")
+    if decoding.strategy == "greedy" and decoding.candidates > 1:
+        raise ConfigError("decoding.candidates: greedy decoding has one answer; use strategy beam or sample")
+
+
+def generate(
+    replica: Replica, collator: Collator, items: Sequence[Prompted], decoding: Decoding, seed: int
+) -> list[Answer]:
+    """Answers to one block of items, in order."""
+    import torch
+
+    prefixes = [collator.prefix(item.image, item.prompt) for item in items]
+    inputs = left_padded(prefixes, replica.processor.tokenizer.pad_token_id)
+    start = inputs["input_ids"].shape[1]
+    with torch.no_grad():
+        output = replica.model.generate(
+            **{key: value.to(replica.device) for key, value in inputs.items()},
+            **_options(replica, decoding, [item.id for item in items], seed),
+        )
+    answers = output[:, start:].reshape(len(items), decoding.candidates, -1)
+    return [_answer(replica.processor.tokenizer, rows) for rows in answers]
+
+
+def _options(replica: Replica, decoding: Decoding, ids: list[str], seed: int) -> dict[str, Any]:
+    tokenizer = replica.processor.tokenizer
+    options: dict[str, Any] = {
+        "max_new_tokens": decoding.max_new_tokens,
+        "do_sample": False,
+        "num_beams": decoding.beams if decoding.strategy == "beam" else 1,
+        "num_return_sequences": decoding.candidates if decoding.strategy == "beam" else 1,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        "synced_gpus": replica.lockstep,
+        # The checkpoint's own sampling settings must not leak into a run that did not ask for them.
+        "temperature": None, "top_p": None, "top_k": None, "repetition_penalty": 1.0,
+    }  # fmt: skip
+    if decoding.strategy == "sample":
+        options["logits_processor"] = [GumbelNoise(decoding, ids, seed)]
+    return options
+
+
+class GumbelNoise:
+    """Sampling as arg-max: logits / temperature, cut to top-p, plus Gumbel noise from one generator per item.
+
+    Draws the same tokens as multinomial sampling in distribution, and for one item always the same ones, whatever else
+    is in the batch.
+    """
+
+    def __init__(self, decoding: Decoding, ids: Sequence[str], seed: int) -> None:
+        import torch
+
+        self._decoding = decoding
+        self._generators = [torch.Generator().manual_seed(seed_from("sample", seed, name)) for name in ids]
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Noisy scores. Shapes: (N, T), (N, V) -> (N, V)."""
+        import torch
+
+        logits = _top_p(scores.float() / self._decoding.temperature, self._decoding.top_p)
+        uniform = torch.stack([torch.rand(logits.shape[1], generator=generator) for generator in self._generators])
+        noise = -torch.log(-torch.log(uniform.clamp_min(1e-20)).clamp_min(1e-20))
+        return logits + noise.to(logits.device)
+
+
+def _top_p(logits: Tensor, top_p: float) -> Tensor:
+    """Set logits outside the smallest set of probability `top_p` to minus infinity. Shape (N, V)."""
+    if top_p >= 1:
+        return logits
+    ordered, order = logits.sort(dim=-1, descending=True)
+    before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
+    return logits.masked_fill((before >= top_p).scatter(1, order, before >= top_p), float("-inf"))
+
+
+def _answer(tokenizer: Any, rows: Tensor) -> Answer:
+    """Decode candidates of shape (candidates, T)."""
+    texts = tuple(" ".join(tokenizer.decode(row, skip_special_tokens=True).split()) for row in rows)
+    best = rows[0].tolist()
+    ended = tokenizer.eos_token_id in best
+    return Answer(texts, best.index(tokenizer.eos_token_id) + 1 if ended else len(best), not ended)

@@ -1,0 +1,91 @@
+"""A policy ready to score or generate, spread over the ranks of a job as *replicas*.
+
+- `replicate`: every rank holds the whole model and works on its own blocks.
+- `zero3`: DeepSpeed partitions the weights over all ranks; every rank works on its own blocks, and all ranks make the
+  same number of module calls, because each call gathers weights.
+- `tensor_parallel`: groups of `replica_size` ranks split every layer and work on the same block in lock-step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cwdpo.base import distributed
+from cwdpo.base.context import Blocks, StageContext
+from cwdpo.base.errors import ConfigError
+from cwdpo.model.config import Policy
+from cwdpo.model.load import load_lora, load_model, load_policy_processor
+from cwdpo.model.zero3 import Zero3Loading
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Replica:
+    """The model as this rank holds it.
+
+    Attributes:
+        model: in evaluation mode, adapter included.
+        processor: its processor.
+        shard, shards: which of the blocks are this replica's.
+        writes: True on the one rank of the replica that writes results.
+        lockstep: True when all ranks must make the same module calls.
+    """
+
+    def __init__(self, context: StageContext, policy: Policy) -> None:
+        rank, execution = context.rank, context.execution
+        size = execution.replica_size if execution.inference == "tensor_parallel" else 1
+        if rank.world_size % size:
+            raise ConfigError(f"execution.replica_size: {size} does not divide the {rank.world_size} rank(s) of the job")
+        self.shard, member = divmod(rank.rank, size)
+        self.shards = rank.world_size // size
+        self.writes = member == 0
+        self.lockstep = execution.inference == "zero3"
+        self.processor = load_policy_processor(policy, context.inputs["model"])
+        self.device: torch.device = distributed.device_of(rank)
+        load = {"replicate": self._whole, "zero3": self._partitioned, "tensor_parallel": self._split}
+        self.model: Any = load[execution.inference](context, policy)
+
+    def blocks(self, blocks: Blocks) -> Iterator[tuple[int, bool]]:
+        """(block index, whether to write it) for every unfinished block of this replica.
+
+        In lock-step a rank that has run out repeats its last block without writing it.
+        """
+        pending = distributed.from_first_rank(blocks.pending(), blocks.context.rank)  # one view of what is finished
+        mine = pending[self.shard :: self.shards]
+        rounds = -(-len(pending) // self.shards) if self.lockstep else len(mine)
+        for turn in range(rounds):
+            real = turn < len(mine)
+            yield (mine[turn] if real else pending[0]), real and self.writes
+
+    def _whole(self, context: StageContext, policy: Policy) -> Any:
+        model = load_model(policy, context.inputs["model"])
+        return _with_adapter(model, context.inputs.get("adapter")).to(self.device)
+
+    def _partitioned(self, context: StageContext, policy: Policy) -> Any:
+        import deepspeed
+
+        config = {
+            "train_micro_batch_size_per_gpu": 1,
+            "bf16": {"enabled": policy.dtype == "bfloat16"},
+            "zero_optimization": {"stage": 3},
+        }
+        with Zero3Loading(config):
+            model = load_model(policy, context.inputs["model"])
+        engine, *_ = deepspeed.initialize(model=_with_adapter(model, context.inputs.get("adapter")), config=config)
+        return engine.module.eval()
+
+    def _split(self, context: StageContext, policy: Policy) -> Any:
+        import torch
+
+        mesh = torch.distributed.device_mesh.init_device_mesh(
+            self.device.type, (self.shards, context.execution.replica_size), mesh_dim_names=("replica", "tp")
+        )
+        model = load_model(policy, context.inputs["model"], tp_plan="auto", device_mesh=mesh["tp"])
+        return _with_adapter(model, context.inputs.get("adapter"))
+
+
+def _with_adapter(model: Any, adapter: Path | None) -> Any:
+    return load_lora(model, adapter, trainable=False) if adapter else model

@@ -1,0 +1,39 @@
+"""Negatives from the data set: the rejected responses it comes with, else the caption of another image."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from cwdpo.base.config import Config, Neutral
+from cwdpo.base.identity import seed_from
+from cwdpo.data.records import Record, Rejected
+
+
+class Dataset(Config):
+    """The data's own rejected responses, or captions drawn from other images."""
+
+    source: Literal["dataset"]
+    count: Annotated[int | None, Neutral(None)] = Field(default=None, gt=0)
+    """Rejected responses per record; None is all the data has, or one drawn caption."""
+    seed: int = 0
+    """Of the drawn captions."""
+
+    def reject(self, records: Sequence[Record]) -> Iterator[tuple[Rejected, ...]]:
+        """Rejected responses of each record, in order."""
+        for record in records:
+            yield record.rejected[: self.count] if record.rejected else self._other_captions(record, records)
+
+    def _other_captions(self, record: Record, records: Sequence[Record]) -> tuple[Rejected, ...]:
+        generator = random.Random(seed_from("other caption", self.seed, record.id))
+        texts: list[str] = []
+        for _ in range(100):  # a data set of equal captions has no other one to offer
+            other = generator.choice(records)
+            if other.image_id != record.image_id and other.chosen not in (*record.references, *texts):
+                texts.append(other.chosen)
+            if len(texts) == (self.count or 1):
+                break
+        return tuple(Rejected(text, "other image") for text in texts)

@@ -1,0 +1,58 @@
+"""Constrained SFT, the paper's Stage 1 (Eqs. 3, 4): keep the NLL of negatives at or above C.
+
+The penalty acts while negatives are *too likely* (their mean NLL is under C) and pushes their NLL up. Some sentences of
+the paper describe the opposite direction; its Eqs. 3, 4 and 9 agree with this one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from cwdpo.base.config import Config
+from cwdpo.objectives.responses import Responses, State
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class SftC(Config):
+    """`E[nll(y+)] + lambda * relu(C - E[nll(y-)])` (Eq. 4), expectations over the global batch."""
+
+    name: Literal["sft_c"] = "sft_c"
+    weight: float = 0.1
+    """lambda of Eq. 4."""
+    floor: float = 4.0
+    """C of Eq. 4: nats per token (per response with `sequence_sum`) under which negatives are penalised."""
+    reduction: Literal["token_mean", "sequence_sum"] = "token_mean"
+    """nll of one response: `-logp/L`, or `-logp` (a 15-token negative then exceeds C from the first step)."""
+    constraint_estimate: Literal["previous_step", "current_batch"] = "previous_step"
+    """What E[nll(y-)] switches the penalty: the previous step's exact global mean (free; the first step is on), or
+    this batch's, which is Eq. 4 to the letter and needs gradient accumulation 1."""
+
+    uses_rejected: ClassVar[bool] = True
+
+    @property
+    def needs_batch_mean(self) -> bool:
+        """True when the switch waits for the mean over the current global batch."""
+        return self.constraint_estimate == "current_batch"
+
+    def initial_state(self) -> State:
+        """The penalty is on at the first step."""
+        return {"penalty_on": 1.0}
+
+    def next_state(self, state: State, rejected_nll: float) -> State:
+        """Switch the penalty by the global mean `rejected_nll` = E[nll(y-)]."""
+        return {"penalty_on": float(rejected_nll < self.floor)}
+
+    def share(self, chosen: Responses, rejected: Responses, state: State) -> Tensor:
+        """Share of the loss. While the penalty is on its gradient is that of `-lambda * E[nll(y-)]`. Scalar, nats.
+
+        The constant `lambda * C` is left out: it has no gradient, and the true penalty is logged by `penalty`.
+        """
+        per_token = self.reduction == "token_mean"
+        switch = self.weight * state["penalty_on"]
+        return chosen.nll_share(per_token) - switch * rejected.nll_share(per_token)
+
+    def penalty(self, rejected_nll: float) -> float:
+        """`lambda * relu(C - E[nll(y-)])`, nats, for the training curve."""
+        return self.weight * max(self.floor - rejected_nll, 0.0)

@@ -1,0 +1,245 @@
+"""The data path, from data set to score, in one file.
+
+    pairs -> negatives -> stage1 -> negatives -> reference -> stage2 -> generate -> score
+      ^                     ^                                             ^
+    world (demo)         pretrain (demo)                 base, stage1 and stage2 are all generated from
+
+Each stage is `(slice of the config, input artefacts, output folder) -> files`; stages meet only through files. `nodes`
+below wires one experiment; equal nodes of different experiments are one artefact, computed once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from cwdpo.base.config import Config
+from cwdpo.base.identity import digest, identity_card
+from cwdpo.base.runtime import Execution
+from cwdpo.base.store import Artefact, Store
+from cwdpo.data.demo_world import DemoWorld
+from cwdpo.data.pairs import PairsSpec
+from cwdpo.data.sources import DataSource, Demo, data_digest, data_root
+from cwdpo.evaluate.benchmarks import Benchmark
+from cwdpo.evaluate.generate import GenerateSpec
+from cwdpo.evaluate.score import ScoreSpec
+from cwdpo.experiment import Experiment
+from cwdpo.model.config import Checkpoint, Lora, checkpoint_folder, model_digest, policy_of
+from cwdpo.negatives import Negatives
+from cwdpo.negatives.stage import NegativesSpec
+from cwdpo.train.config import Stage1Spec, Stage2Spec
+from cwdpo.train.pretrain import PretrainSpec
+from cwdpo.train.reference import ReferenceSpec
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A kind of work.
+
+    Attributes:
+        version: raised by hand when the meaning of its files changes.
+        spec: the slice of the configuration it reads.
+        module: where its `run(context)` lives; imported only where it runs, because some of them import torch.
+        ranks: True when it runs as the processes of a distributed job, False for one process without torch.
+    """
+
+    name: str
+    version: int
+    spec: type[Config]
+    module: str
+    ranks: bool
+
+
+STAGES = {
+    stage.name: stage
+    for stage in (
+        Stage("world", 1, DemoWorld, "cwdpo.data.world", ranks=False),
+        Stage("pairs", 1, PairsSpec, "cwdpo.data.pairs", ranks=False),
+        Stage("pretrain", 1, PretrainSpec, "cwdpo.train.pretrain", ranks=True),
+        Stage("negatives", 1, NegativesSpec, "cwdpo.negatives.stage", ranks=False),
+        Stage("stage1", 1, Stage1Spec, "cwdpo.train.stage1", ranks=True),
+        Stage("reference", 1, ReferenceSpec, "cwdpo.train.reference", ranks=True),
+        Stage("stage2", 1, Stage2Spec, "cwdpo.train.stage2", ranks=True),
+        Stage("generate", 1, GenerateSpec, "cwdpo.evaluate.generate", ranks=True),
+        Stage("score", 1, ScoreSpec, "cwdpo.evaluate.score", ranks=False),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Outside:
+    """A data or model folder outside the store."""
+
+    path: Path
+    digest: str
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """One stage of one experiment: what it computes, from what.
+
+    Attributes:
+        inputs: role -> node of the store or folder outside it.
+        execution: how to run it; not part of the identity.
+    """
+
+    stage: Stage
+    spec: Config
+    inputs: Mapping[str, Node | Outside]
+    execution: Execution = field(default_factory=Execution)
+
+    @cached_property
+    def card(self) -> dict[str, Any]:
+        """What the identity is made of."""
+        parents = {role: entry.id for role, entry in self.inputs.items() if isinstance(entry, Node)}
+        digests = {role: entry.digest for role, entry in self.inputs.items() if isinstance(entry, Outside)}
+        return identity_card(self.stage.name, self.stage.version, self.spec, parents, digests)
+
+    @cached_property
+    def id(self) -> str:
+        """Hex SHA-256."""
+        return digest(self.card)
+
+    @property
+    def parents(self) -> list[Node]:
+        """Nodes this one reads."""
+        return list({entry.id: entry for entry in self.inputs.values() if isinstance(entry, Node)}.values())
+
+    def artefact(self, store: Store) -> Artefact:
+        """Its folder in a store."""
+        return store.artefact(self.stage.name, self.id)
+
+
+@dataclass(frozen=True)
+class Wired:
+    """One experiment as nodes.
+
+    Attributes:
+        scores: benchmark name -> its score node.
+        policy: the node that trained the model under test, or None for the base model.
+    """
+
+    scores: Mapping[str, Node]
+    policy: Node | None
+    roots: tuple[Node, ...]
+
+    def nodes(self) -> list[Node]:
+        """Every node, parents before children."""
+        return in_order(self.roots)
+
+
+def in_order(roots: Iterable[Node]) -> list[Node]:
+    """Distinct nodes reachable from `roots`, parents before children."""
+    found: dict[str, Node] = {}
+
+    def visit(node: Node) -> None:
+        if node.id not in found:
+            for parent in node.parents:
+                visit(parent)
+            found[node.id] = node
+
+    for root in roots:
+        visit(root)
+    return list(found.values())
+
+
+class Wiring:
+    """Builds the nodes of experiments; digests of outside folders are kept in `cache`."""
+
+    def __init__(self, cache: Path) -> None:
+        self._cache = cache
+
+    def wire(self, experiment: Experiment) -> Wired:
+        """The nodes of one experiment, in the order of the data path."""
+        data, pairs = self._pairs(experiment.data, "train", experiment)
+        inputs = {"model": self._model(experiment), "pairs": pairs, "images": data}
+        trained: Node | None = None
+        if experiment.stage1:
+            trained = self._stage1(experiment, inputs)
+        if experiment.stage2:
+            trained = self._stage2(experiment, inputs, trained)
+        scores = {
+            benchmark.name: self._benchmark(experiment, benchmark, _with_policy(inputs, experiment, trained))
+            for benchmark in experiment.benchmarks
+        }
+        return Wired(scores, trained, tuple([*scores.values(), *([trained] if trained else [])]))
+
+    def _pairs(self, data: DataSource, purpose: str, experiment: Experiment) -> tuple[Node | Outside, Node]:
+        """The data folder, and the records read from it."""
+        source: Node | Outside
+        if isinstance(data, Demo):
+            source = Node(STAGES["world"], data.world, {}, experiment.execution)
+        else:
+            source = Outside(data_root(data), data_digest(data, self._cache))
+        spec = PairsSpec.model_validate({"data": data, "purpose": purpose})
+        return source, Node(STAGES["pairs"], spec, {"data": source}, experiment.execution)
+
+    def _model(self, experiment: Experiment) -> Node | Outside:
+        """The base model's folder."""
+        model = experiment.model
+        if isinstance(model, Checkpoint):
+            folder = checkpoint_folder(model)
+            return Outside(folder, model_digest(folder))
+        source = Demo(source="demo_world", world=model.world)
+        data, pairs = self._pairs(source, "train", experiment)
+        spec = PretrainSpec(
+            architecture=model.architecture, pretraining=model.pretraining, policy=policy_of(model)
+        )
+        return Node(STAGES["pretrain"], spec, {"pairs": pairs, "images": data}, experiment.execution)
+
+    def _negatives(self, negatives: Negatives, portion: str, pairs: Node, execution: Execution) -> Node:
+        spec = NegativesSpec.model_validate({"negatives": negatives, "portion": portion})
+        return Node(STAGES["negatives"], spec, {"pairs": pairs}, execution)
+
+    def _stage1(self, experiment: Experiment, inputs: Mapping[str, Any]) -> Node:
+        stage = experiment.stage1
+        assert stage is not None, "only called with a Stage 1"
+        own = dict(inputs)
+        if stage.negatives and stage.objective.uses_rejected:
+            own["negatives"] = self._negatives(stage.negatives, "stage1", inputs["pairs"], experiment.execution)
+        spec = Stage1Spec(objective=stage.objective, **_training(experiment, stage.optimization))
+        return Node(STAGES["stage1"], spec, own, experiment.execution)
+
+    def _stage2(self, experiment: Experiment, inputs: Mapping[str, Any], before: Node | None) -> Node:
+        stage = experiment.stage2
+        assert stage is not None, "only called with a Stage 2"
+        own = _with_policy(inputs, experiment, before)
+        own["negatives"] = self._negatives(stage.negatives, "stage2", inputs["pairs"], experiment.execution)
+        reference = ReferenceSpec(policy=policy_of(experiment.model))
+        own["reference"] = Node(STAGES["reference"], reference, dict(own), experiment.execution)
+        spec = Stage2Spec(objective=stage.objective, **_training(experiment, stage.optimization))
+        return Node(STAGES["stage2"], spec, own, experiment.execution)
+
+    def _benchmark(self, experiment: Experiment, benchmark: Benchmark, inputs: Mapping[str, Any]) -> Node:
+        """Generation, then scoring."""
+        own = dict(inputs)
+        if benchmark.data is not None:
+            own["images"], own["pairs"] = self._pairs(benchmark.data, "evaluate", experiment)
+        sampled = benchmark.decoding.strategy == "sample"
+        seed = experiment.seed if sampled else 0
+        spec = GenerateSpec(policy=policy_of(experiment.model), benchmark=benchmark, seed=seed)
+        generated = Node(STAGES["generate"], spec, own, experiment.execution)
+        roles = {"generate": generated, "pairs": own["pairs"]}
+        return Node(STAGES["score"], ScoreSpec(benchmark=benchmark), roles, experiment.execution)
+
+
+def _with_policy(inputs: Mapping[str, Any], experiment: Experiment, trained: Node | None) -> dict[str, Any]:
+    """Inputs for a stage that reads the policy: an adapter beside the base model, or a model in its place."""
+    if trained is None:
+        return dict(inputs)
+    role = "adapter" if isinstance(experiment.tuning, Lora) else "model"
+    return {**inputs, role: trained}
+
+
+def _training(experiment: Experiment, optimization: Any) -> dict[str, Any]:
+    """What both training stages take from the experiment."""
+    return {
+        "policy": policy_of(experiment.model),
+        "tuning": experiment.tuning,
+        "optimization": optimization,
+        "one_per_image": getattr(experiment.data, "captions_per_image", "all") == "draw",
+        "seed": experiment.seed,
+    }

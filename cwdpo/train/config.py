@@ -1,0 +1,76 @@
+"""What training computes: optimizer, schedule, batch, and how long. Where it runs is `Execution`."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from cwdpo.base.config import Config, Neutral
+from cwdpo.model.config import Lora, Policy, Tuning
+from cwdpo.objectives import PreferenceObjective, SupervisedObjective
+
+
+class Optimization(Config):
+    """AdamW with a warm-up and a decay, over global batches."""
+
+    batch_size: int = Field(default=128, gt=0)
+    """Samples of a global batch: all ranks, all micro-batches of one optimizer step."""
+    epochs: float = Field(default=1.0, gt=0)
+    """Passes over the data; a fraction is rounded up to whole steps."""
+    max_steps: Annotated[int | None, Neutral(None)] = None
+    """Stop after this many steps; the schedule ends there too."""
+    learning_rate: float = Field(default=1e-5, gt=0)
+    """Peak learning rate."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """Decay after the warm-up: to 0, or none."""
+    warmup: float = Field(default=0.03, ge=0, lt=1)
+    """Share of the steps in which the learning rate rises linearly."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """AdamW's decoupled decay."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW's averaging factors."""
+    clip: float = Field(default=1.0, ge=0)
+    """Largest norm of the global gradient; 0 turns clipping off."""
+    max_length: Annotated[int | None, Neutral(None)] = None
+    """Most tokens of image, prompt and response; None is the model's context."""
+
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """Optimizer steps of the whole training."""
+        steps = math.ceil(self.epochs * steps_per_epoch)
+        return min(steps, self.max_steps) if self.max_steps else steps
+
+    def learning_rate_at(self, step: int, total: int) -> float:
+        """Learning rate of step `step` (0-based): a function of the step alone, so a resume needs no state."""
+        warm = math.ceil(self.warmup * total)
+        if step < warm:
+            return self.learning_rate * (step + 1) / warm
+        progress = (step - warm) / max(total - warm, 1)
+        decay = {"cosine": 0.5 * (1 + math.cos(math.pi * progress)), "linear": 1 - progress, "constant": 1.0}
+        return self.learning_rate * decay[self.schedule]
+
+
+class TrainingSpec(Config):
+    """What both stages share."""
+
+    policy: Policy
+    tuning: Tuning = Lora()
+    optimization: Optimization = Optimization()
+    one_per_image: bool = False
+    """Draw one caption per image and epoch by seed, instead of training on every record."""
+    seed: int = 0
+
+
+class Stage1Spec(TrainingSpec):
+    """Supervised training."""
+
+    objective: SupervisedObjective
+
+
+class Stage2Spec(TrainingSpec):
+    """Preference training."""
+
+    objective: PreferenceObjective
+
+

@@ -1,0 +1,170 @@
+"""The DeepSpeed engine of a training stage, and its state by parameter name.
+
+`Trainables` reads and writes master weights and Adam moments as full tensors under every ZeRO stage, which is what
+lets a checkpoint load at another world size, ZeRO stage or micro-batch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cwdpo.base.errors import ConfigError
+from cwdpo.base.runtime import Execution
+from cwdpo.train.config import Optimization
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+def check_precision(dtype: str, execution: Execution) -> None:
+    """Raise `ConfigError` for ZeRO-0 with bf16, whose trajectory differs from every other combination."""
+    if dtype == "bfloat16" and execution.zero_stage == 0:
+        raise ConfigError("execution.zero_stage: 0 with model.dtype bfloat16 trains differently; use 1, 2 or 3")
+
+
+def engine_config(
+    optimization: Optimization, execution: Execution, dtype: str, world_size: int, accumulation: int
+) -> dict[str, Any]:
+    """DeepSpeed's configuration."""
+    return {
+        "train_batch_size": execution.micro_batch * accumulation * world_size,
+        "train_micro_batch_size_per_gpu": execution.micro_batch,
+        "gradient_accumulation_steps": accumulation,
+        "gradient_clipping": optimization.clip,
+        "bf16": {"enabled": dtype == "bfloat16"},
+        "zero_optimization": {"stage": execution.zero_stage, "overlap_comm": False},
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": 10**9,
+    }
+
+
+class Engine:
+    """A model under DeepSpeed with torch's AdamW: forward, backward, step.
+
+    Args:
+        model: with `requires_grad` set on what is trained.
+        config: from `engine_config`.
+    """
+
+    def __init__(self, model: Any, optimization: Optimization, config: dict[str, Any]) -> None:
+        import deepspeed
+        import torch
+
+        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self._adamw = torch.optim.AdamW(
+            parameters, lr=0.0, betas=optimization.betas, weight_decay=optimization.weight_decay
+        )
+        self.names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+        self.model = model
+        self.zero_stage = config["zero_optimization"]["stage"]
+        self.deepspeed, *_ = deepspeed.initialize(model=model, optimizer=self._adamw, config=config)
+        self.model.train()
+
+    @property
+    def device(self) -> Any:
+        """Where inputs must be."""
+        return self.deepspeed.device
+
+    def backward(self, share: Tensor) -> None:
+        """Accumulate the gradient of this micro-batch's share of the global loss.
+
+        DeepSpeed divides by the accumulation steps and averages over the ranks; shares are meant to be added, so both
+        are multiplied back.
+        """
+        world = self.deepspeed.world_size
+        self.deepspeed.backward(share * (world * self.deepspeed.gradient_accumulation_steps()))
+
+    def step(self, learning_rate: float) -> float | None:
+        """Count a micro-batch; at the last one of a global batch clip and update.
+
+        Returns:
+            the global gradient norm before clipping, or None between updates.
+        """
+        boundary = self.deepspeed.is_gradient_accumulation_boundary()
+        for group in self._adamw.param_groups:
+            group["lr"] = learning_rate
+        norm = self._plain_norm() if boundary and self.zero_stage == 0 else None
+        self.deepspeed.step()
+        if not boundary:
+            return None
+        return norm if norm is not None else float(self.deepspeed.get_global_grad_norm())
+
+    def _plain_norm(self) -> float:
+        """Norm of the averaged gradients, which DeepSpeed does not report without ZeRO."""
+        import torch
+
+        norms = [parameter.grad.float().norm() for parameter in self.model.parameters() if parameter.grad is not None]
+        return float(torch.stack(norms).norm()) if norms else 0.0
+
+    def close(self) -> None:
+        """Release hooks and buffers, so that another engine can start in this process."""
+        self.deepspeed.destroy()
+
+
+class Trainables:
+    """Master weights and Adam moments of an engine by parameter name. Collective: every rank must call."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._named = {name: parameter for name, parameter in engine.model.named_parameters() if name in engine.names}
+
+    def weights(self) -> dict[str, Tensor]:
+        """Full float32 master weights, on the CPU."""
+        from deepspeed.utils import safe_get_full_fp32_param
+
+        if self._engine.zero_stage == 0:
+            return {name: parameter.detach().float().cpu().clone() for name, parameter in self._named.items()}
+        return {name: safe_get_full_fp32_param(parameter).cpu().clone() for name, parameter in self._named.items()}
+
+    def moments(self) -> dict[str, Tensor]:
+        """Adam moments as `name|exp_avg`, and the step count as `step`."""
+        from deepspeed.utils import safe_get_full_optimizer_state
+
+        result = {}
+        for name, parameter in self._named.items():
+            for key in MOMENTS:
+                if self._engine.zero_stage == 0:
+                    value = self._engine._adamw.state[parameter][key]
+                else:
+                    value = safe_get_full_optimizer_state(parameter, key)
+                result[f"{name}|{key}"] = value.detach().float().cpu().clone()
+        result["step"] = next(iter(self._engine._adamw.state.values()))["step"].detach().float().cpu().reshape(1)
+        return result
+
+    def restore(self, weights: dict[str, Tensor], moments: dict[str, Tensor]) -> None:
+        """Put back what `weights` and `moments` returned, under any ZeRO stage and world size."""
+        from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
+
+        self._create_state()
+        for name, parameter in self._named.items():
+            device = self._engine.device
+            for key in MOMENTS:
+                value = moments[f"{name}|{key}"].to(device)
+                if self._engine.zero_stage == 0:
+                    self._engine._adamw.state[parameter][key].copy_(value)
+                else:
+                    safe_set_full_optimizer_state(parameter, value, key)
+            if self._engine.zero_stage:
+                safe_set_full_fp32_param(parameter, weights[name].to(device))
+        for state in self._engine._adamw.state.values():
+            state["step"] = moments["step"].reshape(()).to(state["step"])
+
+    def _create_state(self) -> None:
+        """Make AdamW allocate its state, which it does lazily, by one step that changes nothing."""
+        import torch
+
+        adamw = self._engine._adamw
+        parameters = [parameter for group in adamw.param_groups for parameter in group["params"]]
+        if any(parameter not in adamw.state for parameter in parameters):
+            for group in adamw.param_groups:
+                group["lr"] = 0.0
+            for parameter in parameters:
+                parameter.grad = torch.zeros_like(parameter)
+            adamw.step()
+            for parameter in parameters:
+                parameter.grad = None
+        link = getattr(self._engine.deepspeed.optimizer, "_lazy_init_hp_params_optimizer_state", None)
+        if link:
+            link()

@@ -1,0 +1,42 @@
+"""Writing a trained policy: a PEFT folder, or a whole model folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from cwdpo.base.context import StageContext
+from cwdpo.train.config import TrainingSpec
+from cwdpo.train.engine import Engine, Trainables
+
+
+def save_policy(context: StageContext, engine: Engine, processor: Any, spec: TrainingSpec) -> None:
+    """Write the result of a stage to `context.out`, in the policy's precision. Collective."""
+    if spec.tuning.name == "lora":
+        weights = Trainables(engine).weights()
+        if context.rank.is_first:
+            _save_adapter(engine.model, weights, context.out, spec.policy.dtype)
+    else:
+        weights = _full_weights(engine)
+        if context.rank.is_first:
+            engine.model.save_pretrained(context.out, state_dict=weights)
+            processor.save_pretrained(context.out)
+    context.barrier()
+
+
+def _save_adapter(model: Any, weights: dict[str, Any], folder: Path, dtype: str) -> None:
+    """A folder that `PeftModel.from_pretrained` loads."""
+    import torch
+
+    target = getattr(torch, dtype)
+    model.save_pretrained(folder, state_dict={name: value.to(target) for name, value in weights.items()})
+    (folder / "README.md").unlink(missing_ok=True)  # an empty model card
+
+
+def _full_weights(engine: Engine) -> dict[str, Any] | None:
+    """All weights of the model on rank 0; under ZeRO-3 they are gathered first."""
+    if engine.zero_stage == 3:
+        gathered: dict[str, Any] | None = engine.deepspeed._zero3_consolidated_16bit_state_dict()
+        return gathered
+    weights: dict[str, Any] = engine.model.state_dict()
+    return weights
