@@ -137,13 +137,14 @@ class Artefact:
         except FileNotFoundError:
             return False
 
-    def invalidate(self) -> None:
-        """Take back a damaged artefact so that it is computed again; the evidence stays in the attempt."""
+    def retire(self) -> None:
+        """Take a finished artefact back so that it is computed again; its files stay in their attempt."""
         with files.writing(self.folder / "DONE"):
-            os.replace(self.folder / "DONE", self.attempts / str(self.newest()) / "DONE.damaged")
+            (self.folder / "accepted.json").unlink(missing_ok=True)
+            os.replace(self.folder / "DONE", self.attempts / str(self.newest()) / "DONE.retired")
             files.remove_tree(self.partial)
 
-    def describe(self, card: Mapping[str, Any], sources: Mapping[str, str]) -> None:
+    def describe(self, card: Mapping[str, Any]) -> None:
         """Write `stage.json`, or check that the one there spells the same identity."""
         path = self.folder / "stage.json"
         if path.exists():
@@ -151,7 +152,7 @@ class Artefact:
             if found["id"] != self.identity:
                 raise StoreError(f"{path}: holds identity {found['id']}, expected {self.identity}")
             return
-        files.write_json(path, {"id": self.identity, **card, "sources": dict(sources)})
+        files.write_json(path, {"id": self.identity, **card})
 
     def claim(self, job: Mapping[str, Any]) -> Attempt:
         """Start a new attempt.
@@ -237,6 +238,7 @@ class Attempt:
         done = self.artefact.folder / "DONE"
         temporary = files.temporary_beside(done)
         with files.writing(self.out):
+            _share_with_group(self.out)
             files.sync_tree(self.out)
             content = {"attempt": self.number, "files": _manifest(self.out), "provenance": dict(provenance)}
         files.write_json(temporary, content)
@@ -265,6 +267,15 @@ def _link_once(temporary: Path, target: Path) -> None:
     finally:
         temporary.unlink(missing_ok=True)
     files.fsync_folder(target.parent)
+
+
+def _share_with_group(folder: Path) -> None:
+    """Give every file the mode the umask asks for; some libraries write through private temporary files."""
+    umask = os.umask(0)
+    os.umask(umask)
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(0o666 & ~umask)
 
 
 def _manifest(folder: Path) -> dict[str, dict[str, Any]]:

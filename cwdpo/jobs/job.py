@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from cwdpo.base import files
-from cwdpo.base.sources import source_digests
 from cwdpo.base.store import Store
 from cwdpo.pipeline import Node
 
@@ -30,7 +29,6 @@ class StageJob:
     spec: dict[str, Any]
     inputs: dict[str, dict[str, str]]
     execution: dict[str, Any]
-    sources: dict[str, str]
 
 
 def stage_job(node: Node) -> StageJob:
@@ -46,7 +44,6 @@ def stage_job(node: Node) -> StageJob:
         spec=node.spec.model_dump(mode="json"),
         inputs=inputs,
         execution=node.execution.model_dump(mode="json"),
-        sources=source_digests(node.stage.module),
     )
 
 

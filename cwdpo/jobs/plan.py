@@ -54,12 +54,11 @@ class Plan:
     def changed(self, node: Node) -> list[str]:
         """Modules that changed since a finished node was computed, unless that was accepted."""
         artefact = node.artefact(self.store)
-        card = artefact.folder / "stage.json"
-        if not card.exists():
-            return []
+        done = artefact.done()
+        assert done is not None, "only finished nodes can be stale"
         accepted = artefact.folder / "accepted.json"
-        recorded = files.read_json(accepted if accepted.exists() else card)["sources"]
-        return changed_sources(recorded, node.stage.module)
+        recorded = files.read_json(accepted) if accepted.exists() else done["provenance"]
+        return changed_sources(recorded["sources"], node.stage.module)
 
     def write(self) -> Path:
         """Write `grids/<name>/plan.json`, for people and for tracking."""

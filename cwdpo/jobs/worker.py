@@ -24,6 +24,7 @@ from pydantic import TypeAdapter
 from cwdpo.base import files
 from cwdpo.base.context import StageContext
 from cwdpo.base.errors import Busy, CwdpoError, Interrupted
+from cwdpo.base.sources import source_digests
 from cwdpo.base.runtime import Execution, Rank
 from cwdpo.base.store import Artefact, Attempt, Store
 from cwdpo.jobs.job import BUSY, StageJob
@@ -100,7 +101,7 @@ class Worker:
         if self.artefact.done():
             return 0
         try:
-            self.artefact.describe(self.job.card, self.job.sources)
+            self.artefact.describe(self.job.card)
             return self.artefact.claim({"job": str(self.path)}).number
         except Busy:
             return -1
@@ -162,6 +163,7 @@ class Worker:
             "seconds": round(time.monotonic() - started, 3),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "packages": _versions(),
+            "sources": source_digests(self.stage.module),
         }
 
 

@@ -1,0 +1,1 @@
+"""Reports: tables from finished scores, and MLflow tracking."""

@@ -8,7 +8,8 @@ import pytest
 
 from cwdpo.base.config import validate
 from cwdpo.base.errors import ConfigError
-from cwdpo.negatives.perturb import Lexicon, article, edits, index, lexicon, perturb, perturb_many
+from cwdpo.negatives.lexicon import Lexicon, article, index, lexicon
+from cwdpo.negatives.perturb import edits, perturb, perturb_many
 
 # caption, kind, an edit that must be among its edits
 EXPECTED = [

@@ -1,0 +1,5 @@
+"""`python -m cwdpo`."""
+
+from cwdpo.cli.main import main
+
+main()

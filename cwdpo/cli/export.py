@@ -1,0 +1,51 @@
+"""What `export` does."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cwdpo.base import files
+from cwdpo.base.errors import ConfigError, StoreError, name_valid
+from cwdpo.pipeline import Node
+
+if TYPE_CHECKING:
+    from cwdpo.jobs.plan import Plan
+
+
+def export_cell(plan: Plan, cell: str, target: Path, merged: bool) -> None:
+    """Write the policy of a cell to a new folder.
+
+    Raises:
+        ConfigError: no such cell, nothing trained in it, or the folder exists.
+        StoreError: its training is not finished.
+    """
+    if cell not in plan.wired:
+        raise ConfigError(f"unknown cell {name_valid(cell, plan.wired)}")
+    policy = plan.wired[cell].policy
+    if policy is None:
+        raise ConfigError(f"cell {cell} trains nothing: it is the base model itself")
+    if target.exists():
+        raise ConfigError(f"--to: {target} exists; name a new folder")
+    artefact = policy.artefact(plan.store)
+    if artefact.done() is None:
+        raise StoreError(f"cell {cell}: its training is {artefact.state()}, not done")
+    trained = artefact.verified_files()
+    with files.folder_written_whole(target) as folder:
+        if merged and "adapter_config.json" in {path.name for path in trained.iterdir()}:
+            _merge(plan, policy, trained, folder)
+        else:
+            shutil.copytree(trained, folder, dirs_exist_ok=True)
+
+
+def _merge(plan: Plan, policy: Node, adapter: Path, folder: Path) -> None:
+    """The base model with the adapter's update added to its weights, and the processor."""
+    from cwdpo.model.load import load_lora, load_model, load_policy_processor
+
+    base = policy.inputs["model"]
+    source = base.artefact(plan.store).verified_files() if isinstance(base, Node) else base.path
+    settings = policy.spec.policy  # type: ignore[attr-defined]
+    model = load_lora(load_model(settings, source), adapter, trainable=False).merge_and_unload()
+    model.save_pretrained(folder)
+    load_policy_processor(settings, source).save_pretrained(folder)

@@ -1,0 +1,203 @@
+"""`cwdpo`: the commands, their options and help. What they do is imported when they run, so that help is instant.
+
+Exit status: 0 done; 1 some stage failed; 2 wrong option, file or key; 3 wrong data or model; 4 the store cannot be
+written or is damaged; 5 training cannot go on; 6 not available here; 75 stopped by a signal, go on with the same
+command; 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cwdpo.base.errors import ConfigError, CwdpoError
+from cwdpo.version import code_version
+
+if TYPE_CHECKING:
+    from cwdpo.jobs.plan import Plan
+
+app = typer.Typer(
+    name="cwdpo",
+    help="Preference tuning of vision-language models, from a YAML grid to the paper's tables.",
+    epilog="Exit status: 0 done, 1 a stage failed, 2 configuration, 3 data or model, 4 store, 5 training,"
+    " 6 not available, 75 stopped by a signal, 130 Ctrl-C.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+GridOption = Annotated[str, typer.Option("--grid", "-g", help="A name in configs/grids/, or a path to a YAML file.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", "-s", metavar="KEY=VALUE", help="Change a key of the experiment; may be repeated."),
+]
+HomeOption = Annotated[
+    Path | None, typer.Option("--home", help="Folder of the store.  [default: $CWDPO_HOME, else ./runs]")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a script to read.")]
+ClusterOption = Annotated[
+    str | None, typer.Option("--cluster", "-c", help="A name in configs/clusters/, or a path.  [default: $CWDPO_CLUSTER]")
+]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        found = code_version()
+        commit = f" (commit {found['commit'][:12]}{', changed' if found['dirty'] else ''})" if found["commit"] else ""
+        typer.echo(f"cwdpo {found['version']}{commit}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show version and commit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(epilog="Example: cwdpo plan --grid demo --set seeds=[0]")
+def plan(grid: GridOption, override: SetOption = None, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Show the distinct stages of a grid and what is already done; computes nothing."""
+    found = _plan(grid, override, home)
+    if as_json:
+        _print_json(found.as_json())
+    else:
+        from cwdpo.cli.show import print_plan
+
+        print_plan(found)
+
+
+@app.command(epilog="Example: cwdpo submit --grid demo --cluster local")
+def submit(
+    grid: GridOption,
+    cluster: ClusterOption = None,
+    override: SetOption = None,
+    home: HomeOption = None,
+    accept_stale: Annotated[
+        bool, typer.Option("--accept-stale", help="Keep results that were computed by other code.")
+    ] = False,
+    recompute: Annotated[
+        bool, typer.Option("--recompute", help="Compute results again that were computed by other code.")
+    ] = False,
+) -> None:
+    """Compute what is missing of a grid. Interrupted anywhere, the same command goes on where it stopped."""
+    from cwdpo.cli.submit import submit_grid
+
+    if accept_stale and recompute:
+        raise ConfigError("--accept-stale and --recompute contradict each other")
+    on_stale = "accept" if accept_stale else "recompute" if recompute else "refuse"
+    raise typer.Exit(submit_grid(_plan(grid, override, home, writable=True), cluster, on_stale))
+
+
+@app.command(epilog="Example: cwdpo status --grid demo")
+def status(grid: GridOption, override: SetOption = None, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Show how each cell of a grid stands, stage by stage, and why stages failed."""
+    from cwdpo.cli.show import print_status, status_json
+
+    found = _plan(grid, override, home)
+    _print_json(status_json(found)) if as_json else print_status(found)
+
+
+@app.command(epilog="Example: cwdpo report --grid demo")
+def report(
+    grid: GridOption,
+    override: SetOption = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Markdown file.  [default: <home>/grids/<grid>/report.md]")
+    ] = None,
+) -> None:
+    """Print the results, mean ± standard deviation over seeds, and write them as Markdown."""
+    from cwdpo.base import files
+    from cwdpo.report.render import as_json as to_json
+    from cwdpo.report.render import markdown, print_tables
+    from cwdpo.report.table import tables
+
+    found = _plan(grid, override, home)
+    results = tables(found)
+    target = output or found.store.home / "grids" / found.grid.name / "report.md"
+    files.write_text(target, markdown(results))
+    if as_json:
+        _print_json(to_json(results))
+    else:
+        print_tables(results)
+        typer.echo(f"written to {target}")
+
+
+@app.command(epilog="Example: MLFLOW_TRACKING_URI=http://127.0.0.1:5000 cwdpo track --grid demo --follow")
+def track(
+    grid: GridOption,
+    override: SetOption = None,
+    home: HomeOption = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on until every cell is finished.")] = False,
+    every: Annotated[float, typer.Option("--every", min=1, help="Seconds between two looks.")] = 30.0,
+) -> None:
+    """Bring finished cells and their curves into MLflow (SQLite in the home folder, or $MLFLOW_TRACKING_URI)."""
+    from cwdpo.report.track import follow as follow_grid
+    from cwdpo.report.track import track as track_once
+    from cwdpo.report.track import tracking_uri
+
+    found = _plan(grid, override, home)
+    typer.echo(f"tracking to {tracking_uri(found.store)}")
+    for names in follow_grid(found, every) if follow else [track_once(found)]:
+        typer.echo(f"{len(names)} new: {', '.join(names)}" if names else "nothing new")
+
+
+@app.command(epilog="Example: cwdpo export cw_dpo/0 --grid demo --to exported --merged")
+def export(
+    cell: Annotated[str, typer.Argument(help="CASE/SEED, as `cwdpo status` shows them.")],
+    grid: GridOption,
+    to: Annotated[Path, typer.Option("--to", help="New folder.")],
+    merged: Annotated[
+        bool, typer.Option("--merged", help="One model folder with the adapter merged into the weights.")
+    ] = False,
+    override: SetOption = None,
+    home: HomeOption = None,
+) -> None:
+    """Copy a trained policy out of the store: the PEFT adapter, or a whole model."""
+    from cwdpo.cli.export import export_cell
+
+    export_cell(_plan(grid, override, home), cell, to, merged)
+    typer.echo(f"written to {to}")
+
+
+def _plan(grid: str, override: list[str] | None, home: Path | None, writable: bool = False) -> Plan:
+    """The plan of a grid in a home folder."""
+    from cwdpo.base.config import parse_overrides
+    from cwdpo.base.store import Store
+    from cwdpo.experiment import load_grid
+    from cwdpo.jobs.plan import make_plan
+
+    store = Store(home or Path(os.environ.get("CWDPO_HOME") or "runs"))
+    loaded = load_grid(grid, parse_overrides(override or []))
+    if writable:
+        store.check_writable()
+    return make_plan(loaded, store)
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def main() -> None:
+    """Entry point: a `CwdpoError` becomes one message and its exit status."""
+    try:
+        app()
+    except CwdpoError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        typer.echo("interrupted; the same command goes on where it stopped", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)

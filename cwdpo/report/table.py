@@ -1,0 +1,217 @@
+"""From finished scores to the numbers of a table. Every value keeps where it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cwdpo.base import files
+from cwdpo.base.errors import DataError, StoreError
+from cwdpo.jobs.plan import Plan, Shown
+from cwdpo.pipeline import Node
+from cwdpo.statistics.bootstrap import Interval, paired_bootstrap
+from cwdpo.statistics.summary import mean_std
+
+COMPARED = "cider"
+"""The metric whose per-item values are compared with the baseline's."""
+
+NAMES = {
+    "bleu_1": "BLEU-1", "bleu_2": "BLEU-2", "bleu_3": "BLEU-3", "bleu_4": "BLEU-4",
+    "meteor": "METEOR", "rouge_l": "ROUGE-L", "cider": "CIDEr", "spice": "SPICE",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Value:
+    """One cell of a table.
+
+    Attributes:
+        mean: over seeds, times 100; None when there is nothing to show.
+        std: sample standard deviation over seeds, times 100; None for one value.
+        n: number of distinct results the mean is over.
+        missing: why values are missing, such as "failed" or "not available: Java not found".
+        artefacts: folders of the scores behind the mean.
+    """
+
+    mean: float | None
+    std: float | None
+    n: int
+    missing: tuple[str, ...]
+    artefacts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method.
+
+    Attributes:
+        values: metric -> value.
+        difference: paired difference of per-item CIDEr (times 100) to the baseline, or None.
+        marks: notes on the whole row, such as identical adapters.
+    """
+
+    case: str
+    values: dict[str, Value]
+    difference: Interval | None
+    marks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """One benchmark of one grid."""
+
+    grid: str
+    benchmark: str
+    metrics: tuple[str, ...]
+    baseline: str
+    rows: tuple[Row, ...]
+    items: int
+    partial: bool
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Score:
+    """A finished score node as read from the store."""
+
+    summary: dict[str, Any]
+    items: dict[str, dict[str, Any]]
+    folder: str
+
+
+def tables(plan: Plan) -> list[Table]:
+    """One table per benchmark of the grid."""
+    states = plan.states()
+    names = dict.fromkeys(name for wired in plan.wired.values() for name in wired.scores)
+    twins = _identical(plan, states)
+    return [_table(plan, states, name, twins) for name in names]
+
+
+def _table(plan: Plan, states: dict[str, Shown], benchmark: str, twins: dict[str, str]) -> Table:
+    cases = {case: _nodes(plan, case, benchmark) for case in plan.grid.cases}
+    scores = {case: [_read(plan, node, states) for node in nodes] for case, nodes in cases.items()}
+    baseline = plan.grid.cases[0]
+    metrics = next(cell.experiment.benchmarks for cell in plan.grid.cells if cell.experiment.benchmarks)
+    headline = next(entry.headline for entry in metrics if entry.name == benchmark)
+    read = [score for found in scores.values() for score in found if isinstance(score, _Score)]
+    rows = tuple(
+        Row(
+            case,
+            {metric: _value(found, metric) for metric in headline},
+            None if case == baseline else _difference(found, scores[baseline]),
+            (twins[case],) if case in twins else (),
+        )
+        for case, found in scores.items()
+    )
+    items = max((score.summary["items"] for score in read), default=0)
+    partial = any(score.summary["partial"] for score in read)
+    return Table(plan.grid.name, benchmark, tuple(headline), baseline, rows, items, partial, _notes(read))
+
+
+def _nodes(plan: Plan, case: str, benchmark: str) -> list[Node]:
+    """Distinct score nodes of a case: seeds that share a deterministic result count once."""
+    nodes = [plan.wired[cell.name].scores[benchmark] for cell in plan.grid.cells if cell.case == case]
+    return list({node.id: node for node in nodes}.values())
+
+
+def _read(plan: Plan, node: Node, states: dict[str, Shown]) -> _Score | str:
+    """The score, or why there is none."""
+    state = states[node.id]
+    if state == "missing":
+        state = _worst_ancestor(node, states)
+    if state not in ("done", "stale"):
+        return state
+    artefact = node.artefact(plan.store)
+    try:
+        folder = artefact.verified_files()
+        rows = files.read_jsonl(folder / "items.jsonl")
+        return _Score(files.read_json(folder / "scores.json"), {row["id"]: row for row in rows}, artefact.folder.name)
+    except StoreError:
+        return "damaged"
+
+
+def _worst_ancestor(node: Node, states: dict[str, Shown]) -> Shown:
+    """`running` when something this node waits for is at work, else `missing`."""
+    waiting = [node]
+    while waiting:
+        current = waiting.pop()
+        if states[current.id] == "running":
+            return "running"
+        waiting += current.parents
+    return "missing"
+
+
+def _value(found: Sequence[_Score | str], metric: str) -> Value:
+    scores = [score for score in found if isinstance(score, _Score)]
+    have = [score for score in scores if score.summary["metrics"].get(metric) is not None]
+    reasons = [score for score in found if isinstance(score, str)]
+    reasons += [f"not available: {_reason(score, metric)}" for score in scores if score not in have]
+    folders = tuple(score.folder for score in have)
+    if not have:
+        return Value(None, None, 0, tuple(dict.fromkeys(reasons)), folders)
+    summary = mean_std([100 * score.summary["metrics"][metric] for score in have])
+    return Value(summary.mean, summary.std, summary.n, tuple(dict.fromkeys(reasons)), folders)
+
+
+def _reason(score: _Score, metric: str) -> str:
+    reason = str(score.summary["unavailable"].get(metric, "no value"))
+    return reason.removeprefix("not available: ")
+
+
+def _difference(found: Sequence[_Score | str], baseline: Sequence[_Score | str]) -> Interval | None:
+    """Paired bootstrap over items, per-item values averaged over seeds; needs every seed."""
+    mine, theirs = _item_means(found), _item_means(baseline)
+    if mine is None or theirs is None or mine.keys() != theirs.keys():
+        return None
+    ids = sorted(mine)
+    try:
+        return paired_bootstrap([mine[name] for name in ids], [theirs[name] for name in ids])
+    except DataError:
+        return None
+
+
+def _item_means(found: Sequence[_Score | str]) -> dict[str, float] | None:
+    """Item -> mean over seeds of 100 x CIDEr, or None while something is missing."""
+    scores = [score for score in found if isinstance(score, _Score)]
+    if len(scores) < len(found) or not scores:
+        return None
+    if any(COMPARED not in item for score in scores for item in score.items.values()):
+        return None
+    return {
+        name: 100 * sum(score.items[name][COMPARED] for score in scores) / len(scores) for name in scores[0].items
+    }
+
+
+def _identical(plan: Plan, states: dict[str, Shown]) -> dict[str, str]:
+    """Case -> note, where a trained policy has the same bytes as another case's for some seed."""
+    first: dict[tuple[int, str], str] = {}
+    notes: dict[str, str] = {}
+    for cell in plan.grid.cells:
+        policy = plan.wired[cell.name].policy
+        if policy is None or states[policy.id] not in ("done", "stale"):
+            continue
+        weights = _weights_digest(plan, policy)
+        other = first.setdefault((cell.seed, weights), cell.case)
+        if other != cell.case:
+            notes[cell.case] = f"the trained weights are identical to those of {other}"
+    return notes
+
+
+def _weights_digest(plan: Plan, node: Node) -> str:
+    done = node.artefact(plan.store).done()
+    assert done is not None, "only finished nodes are compared"
+    return "".join(entry["sha256"] for name, entry in done["files"].items() if name.endswith(".safetensors"))
+
+
+def _notes(scores: Sequence[_Score]) -> tuple[str, ...]:
+    """What the reader must know about how the numbers were made; more than one harness is said."""
+    keys = ("prompt", "java", "pycocoevalcap", "dtype")
+    harnesses = {tuple(str(score.summary["harness"].get(key)) for key in keys) for score in scores}
+    notes = []
+    if len(harnesses) > 1:
+        notes.append("the rows were not all scored with the same harness (prompt, Java, pycocoevalcap, precision)")
+    truncated = sum(score.summary["truncated"] for score in scores)
+    if truncated:
+        notes.append(f"{truncated} answers reached max_new_tokens and were cut")
+    return tuple(notes)
