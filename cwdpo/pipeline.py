@@ -161,7 +161,7 @@ class Wiring:
             trained = self._stage1(experiment, inputs)
         if experiment.stage2:
             trained = self._stage2(experiment, inputs, trained)
-        scores = {
+        scores: dict[str, Node] = {
             benchmark.name: self._benchmark(experiment, benchmark, _with_policy(inputs, experiment, trained))
             for benchmark in experiment.benchmarks
         }
@@ -185,9 +185,7 @@ class Wiring:
             return Outside(folder, model_digest(folder))
         source = Demo(source="demo_world", world=model.world)
         data, pairs = self._pairs(source, "train", experiment)
-        spec = PretrainSpec(
-            architecture=model.architecture, pretraining=model.pretraining, policy=policy_of(model)
-        )
+        spec = PretrainSpec(architecture=model.architecture, pretraining=model.pretraining, policy=policy_of(model))
         return Node(STAGES["pretrain"], spec, {"pairs": pairs, "images": data}, experiment.execution)
 
     def _negatives(self, negatives: Negatives, portion: str, pairs: Node, execution: Execution) -> Node:

@@ -20,6 +20,7 @@ from cwdpo.version import code_version
 
 if TYPE_CHECKING:
     from cwdpo.jobs.plan import Plan
+    from cwdpo.jobs.prepare import OnStale
 
 app = typer.Typer(
     name="cwdpo",
@@ -42,14 +43,19 @@ HomeOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a script to read.")]
 ClusterOption = Annotated[
-    str | None, typer.Option("--cluster", "-c", help="A name in configs/clusters/, or a path.  [default: $CWDPO_CLUSTER]")
+    str | None,
+    typer.Option(
+        "--cluster", "-c", help="A name in configs/clusters/, or a path.  [default: $CWDPO_CLUSTER, else local]"
+    ),
 ]
 
 
 def _version(wanted: bool) -> None:
     if wanted:
         found = code_version()
-        commit = f" (commit {found['commit'][:12]}{', changed' if found['dirty'] else ''})" if found["commit"] else ""
+        commit = (
+            f" (commit {str(found['commit'])[:12]}{', changed' if found['dirty'] else ''})" if found["commit"] else ""
+        )
         typer.echo(f"cwdpo {found['version']}{commit}")
         raise typer.Exit
 
@@ -93,7 +99,7 @@ def submit(
 
     if accept_stale and recompute:
         raise ConfigError("--accept-stale and --recompute contradict each other")
-    on_stale = "accept" if accept_stale else "recompute" if recompute else "refuse"
+    on_stale: OnStale = "accept" if accept_stale else "recompute" if recompute else "refuse"
     raise typer.Exit(submit_grid(_plan(grid, override, home, writable=True), cluster, on_stale))
 
 

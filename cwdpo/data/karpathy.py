@@ -20,7 +20,11 @@ _SPLITS: dict[str, Split] = {"train": "train", "restval": "train", "val": "val",
 
 
 def read_karpathy(
-    path: Path, images: str, prompt: str, captions_per_image: Literal["first", "draw", "all"], stage1_share: float
+    path: Path,
+    images: str,
+    prompt: str,
+    captions_per_image: Literal["first", "draw", "all"],
+    stage1_share: float,
 ) -> list[Record]:
     """All records of the file; `first` keeps one per image, the others one per caption.
 
@@ -32,7 +36,9 @@ def read_karpathy(
     """
     records = []
     for index, image in enumerate(_images(path)):
-        records += list(_records_of(image, f"{path}, images[{index}]", images, prompt, captions_per_image, stage1_share))
+        records += list(
+            _records_of(image, f"{path}, images[{index}]", images, prompt, captions_per_image, stage1_share)
+        )
     return records
 
 
@@ -57,8 +63,8 @@ def _records_of(
     parts = [images, image.get("filepath", ""), _key(image, "filename", where)]
     path = relative_image("/".join(str(part) for part in parts if part), where)
     sentences = _key(image, "sentences", where)
-    if not sentences:
-        raise DataError(f"{where}: has no sentences")
+    if not isinstance(sentences, list) or not sentences:
+        raise DataError(f"{where}.sentences: expected a non-empty list, found {sentences!r:.40}")
     captions = tuple(
         clean_text(_key(sentence, "raw", f"{where}.sentences[{number}]"), f"{where}.sentences[{number}].raw")
         for number, sentence in enumerate(sentences)
@@ -73,12 +79,14 @@ def _records_of(
 
 def _split_of(image: Any, where: str) -> Split:
     found = _key(image, "split", where)
-    if found not in _SPLITS:
+    if str(found) not in _SPLITS:
         raise DataError(f"{where}.split: unknown split {name_valid(found, _SPLITS)}")
     return _SPLITS[found]
 
 
 def _key(mapping: Any, key: str, where: str) -> Any:
-    if not isinstance(mapping, dict) or key not in mapping:
-        raise DataError(f"{where}: key '{key}' is missing")
+    if not isinstance(mapping, dict):
+        raise DataError(f"{where}: expected an object, found {type(mapping).__name__}")
+    if key not in mapping:
+        raise DataError(f"{where}: key '{key}' is missing; found {', '.join(mapping) or 'no key'}")
     return mapping[key]

@@ -27,14 +27,23 @@ def read_preferences(path: Path, prompt: str, stage1_share: float) -> list[Recor
         prompt: used for lines that have none.
 
     Raises:
-        DataError: names file and line: not JSON, unknown or missing key, empty text, chosen equal to rejected.
+        DataError: names file and line: not JSON, unknown or missing key, empty text, chosen equal to rejected, an id
+            that occurs twice.
     """
-    return [_record(row, where, number, prompt, stage1_share) for number, where, row in _rows(path)]
+    records = []
+    lines: dict[str, int] = {}
+    for number, where, row in _rows(path):
+        record = _record(row, where, number, prompt, stage1_share)
+        if record.id in lines:
+            raise DataError(f"{where}, id: '{record.id}' is the id of line {lines[record.id]} too; ids must be unique")
+        lines[record.id] = number
+        records.append(record)
+    return records
 
 
 def _rows(path: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")  # splitlines would cut texts at U+2028 and the like
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
     except UnicodeDecodeError as error:
@@ -58,7 +67,7 @@ def _record(row: dict[str, Any], where: str, number: int, prompt: str, stage1_sh
             raise DataError(f"{where}: unknown key {name_valid(key, _KEYS)}")
     for key in ("image", "chosen"):
         if key not in row:
-            raise DataError(f"{where}: key '{key}' is missing")
+            raise DataError(f"{where}: key '{key}' is missing; found {', '.join(row) or 'no key'}")
     image = relative_image(row["image"], f"{where}, image")
     chosen = clean_text(row["chosen"], f"{where}, chosen")
     image_id = str(row.get("image_id", image))
@@ -77,7 +86,7 @@ def _record(row: dict[str, Any], where: str, number: int, prompt: str, stage1_sh
 
 
 def _split(found: Any, where: str) -> Split:
-    if found not in _SPLITS:
+    if str(found) not in _SPLITS:
         raise DataError(f"{where}, split: unknown split {name_valid(found, _SPLITS)}")
     return _SPLITS[found]
 

@@ -67,7 +67,8 @@ def clean_text(text: object, where: str) -> str:
 
 def relative_image(path: object, where: str) -> str:
     """A path that stays inside the image folder, normalised; raises `DataError` otherwise."""
-    text = clean_text(path, where).replace("\\", "/")
+    clean_text(path, where)
+    text = str(path).replace("\\", "/")  # as it is: file names may hold any white space
     parts = [part for part in text.split("/") if part not in ("", ".")]
     if text.startswith("/") or (len(text) > 1 and text[1] == ":") or ".." in parts:
         raise DataError(f"{where}: image path '{text}' leaves the data folder; paths are relative to it, without '..'")

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-
 from cwdpo.base import files
 from cwdpo.base.identity import seed_from
 from cwdpo.data.records import Portion, read_records
@@ -103,5 +102,3 @@ def micro_batches(batch: Sequence[Sample], size: int, rank: int, world_size: int
         padding = size - len(members)
         result.append(MicroBatch(members + [batch[0]] * padding, [1.0] * len(members) + [0.0] * padding))
     return result
-
-

@@ -106,7 +106,8 @@ def data_digest(source: Karpathy | Preferences, cache: Path) -> str:
     root = data_root(source)
     annotations = root / source.annotations
     stat = annotations.stat()
-    key = digest([str(root.resolve()), source.annotations, stat.st_size, stat.st_mtime_ns])
+    images = source.images if isinstance(source, Karpathy) else ""
+    key = digest([str(root.resolve()), source.annotations, images, stat.st_size, stat.st_mtime_ns])
     kept = cache / f"data-{key[:16]}.json"
     if kept.exists():
         return str(files.read_json(kept)["digest"])

@@ -104,12 +104,13 @@ class LocalExecutor:
         return [node for node in self.plan.nodes if node.id not in self.done]
 
     def _ready(self) -> list[Node]:
-        """Nodes whose parents are done, that did not fail in this submission."""
-        return [
+        """Nodes whose parents are done, that did not fail in this submission; what unblocks others comes first."""
+        ready = [
             node
             for node in self._unfinished()
             if node.id not in self.failed and all(parent.id in self.done for parent in node.parents)
         ]
+        return sorted(ready, key=_urgency)
 
     def _claimed(self) -> set[str]:
         return {node.id for job in self.running for node in job.nodes}
@@ -166,6 +167,13 @@ class LocalExecutor:
             job.processes.ask()
         for job in self.running:
             job.processes.end(GRACE_SECONDS)
+
+
+def _urgency(node: Node) -> int:
+    """Data preparation first, then training and generation, then scoring, which nothing waits for."""
+    if node.stage.name == "score":
+        return 2
+    return 1 if node.stage.ranks else 0
 
 
 def bundle(first: Node, unfinished: Sequence[Node], done: set[str]) -> list[Node]:

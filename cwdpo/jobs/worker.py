@@ -24,9 +24,9 @@ from pydantic import TypeAdapter
 from cwdpo.base import files
 from cwdpo.base.context import StageContext
 from cwdpo.base.errors import Busy, CwdpoError, Interrupted
-from cwdpo.base.sources import source_digests
 from cwdpo.base.runtime import Execution, Rank
-from cwdpo.base.store import Artefact, Attempt, Store
+from cwdpo.base.sources import source_digests
+from cwdpo.base.store import Attempt, Store
 from cwdpo.jobs.job import BUSY, StageJob
 from cwdpo.pipeline import STAGES
 from cwdpo.version import code_version

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -39,14 +38,16 @@ class Pretraining(Config):
 
     batch_size: int = 32
     """Images per step."""
-    steps: int = 600
+    steps: int = 1200
     """Optimizer steps."""
-    learning_rate: float = 2e-3
+    learning_rate: float = 3e-3
     """Peak learning rate."""
     warmup: float = 0.05
     """Share of the steps in which the learning rate rises."""
     weight_decay: float = 0.01
     """AdamW's decoupled decay."""
+    betas: tuple[float, float] = (0.9, 0.98)
+    """AdamW's averaging factors."""
     seed: int = 0
     """Initial weights and data order."""
 
@@ -57,7 +58,7 @@ class Tiny(Config):
     source: Literal["tiny"]
     architecture: TinyQwen = TinyQwen()
     """Sizes."""
-    world: DemoWorld = DemoWorld(train=4000, val=0, test=0, seed=1, biases=PRETRAINING_BIASES)
+    world: DemoWorld = DemoWorld(train=6000, val=0, test=0, seed=1000, biases=PRETRAINING_BIASES)
     """What it is pretrained on; its biases are what the stages can mend."""
     pretraining: Pretraining = Pretraining()
     """How long and how fast."""
@@ -171,5 +172,3 @@ def _header_digest(path: Path) -> str:
             file.seek(8 + length + max(size - 8 - length - 4096, 0) * sample // 63)
             value.update(file.read(4096))
     return value.hexdigest()
-
-

@@ -38,7 +38,7 @@ class Replica:
         rank, execution = context.rank, context.execution
         size = execution.replica_size if execution.inference == "tensor_parallel" else 1
         if rank.world_size % size:
-            raise ConfigError(f"execution.replica_size: {size} does not divide the {rank.world_size} rank(s) of the job")
+            raise ConfigError(f"execution.replica_size: {size} does not divide the job's {rank.world_size} rank(s)")
         self.shard, member = divmod(rank.rank, size)
         self.shards = rank.world_size // size
         self.writes = member == 0

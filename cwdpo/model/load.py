@@ -64,7 +64,8 @@ def lora_targets(model: Any) -> str:
 
     prefix = decoder_name(model)
     decoder = model.get_submodule(prefix)
-    leaves = {name.rsplit(".", 1)[-1] for name, module in decoder.named_modules() if isinstance(module, torch.nn.Linear)}
+    linear = [name for name, module in decoder.named_modules() if isinstance(module, torch.nn.Linear)]
+    leaves = {name.rsplit(".", 1)[-1] for name in linear}
     return rf"{prefix.replace('.', chr(92) + '.')}\..*\.({'|'.join(sorted(leaves))})"
 
 

@@ -157,9 +157,10 @@ def _wrap_tokenizer(trained: Any, context: int) -> Any:
     from transformers import Qwen2Tokenizer
 
     model = json.loads(trained.to_str())["model"]
+    merges: list[Any] = [tuple(merge) for merge in model["merges"]]
     return Qwen2Tokenizer(
         vocab=model["vocab"],
-        merges=[tuple(merge) for merge in model["merges"]],
+        merges=merges,
         eos_token=END,
         pad_token=PAD,
         extra_special_tokens=[token for token in SPECIAL_TOKENS if token not in (PAD, END)],

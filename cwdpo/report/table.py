@@ -178,9 +178,7 @@ def _item_means(found: Sequence[_Score | str]) -> dict[str, float] | None:
         return None
     if any(COMPARED not in item for score in scores for item in score.items.values()):
         return None
-    return {
-        name: 100 * sum(score.items[name][COMPARED] for score in scores) / len(scores) for name in scores[0].items
-    }
+    return {name: 100 * sum(score.items[name][COMPARED] for score in scores) / len(scores) for name in scores[0].items}
 
 
 def _identical(plan: Plan, states: dict[str, Shown]) -> dict[str, str]:

@@ -166,9 +166,8 @@ def _take(temporary: Path, path: Path) -> None:
         except FileExistsError:
             holder = files.read_json(path)
             if holder["host"] != socket.gethostname() or process_started(holder["pid"]) == holder["process_started"]:
-                raise StoreError(
-                    f"process {holder['pid']} on {holder['host']} is tracking into this home; if it is gone, delete {path}"
-                ) from None
+                who = f"process {holder['pid']} on {holder['host']}"
+                raise StoreError(f"{who} is tracking into this home; if it is gone, delete {path}") from None
             path.unlink(missing_ok=True)
     raise StoreError(f"cannot take {path}")
 

@@ -72,5 +72,3 @@ class Stage2Spec(TrainingSpec):
     """Preference training."""
 
     objective: PreferenceObjective
-
-

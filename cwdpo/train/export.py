@@ -13,9 +13,9 @@ from cwdpo.train.engine import Engine, Trainables
 def save_policy(context: StageContext, engine: Engine, processor: Any, spec: TrainingSpec) -> None:
     """Write the result of a stage to `context.out`, in the policy's precision. Collective."""
     if spec.tuning.name == "lora":
-        weights = Trainables(engine).weights()
+        adapter = Trainables(engine).weights()
         if context.rank.is_first:
-            _save_adapter(engine.model, weights, context.out, spec.policy.dtype)
+            _save_adapter(engine.model, adapter, context.out, spec.policy.dtype)
     else:
         weights = _full_weights(engine)
         if context.rank.is_first:

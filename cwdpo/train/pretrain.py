@@ -48,6 +48,7 @@ def _training(spec: PretrainSpec) -> Stage1Spec:
         learning_rate=settings.learning_rate,
         warmup=settings.warmup,
         weight_decay=settings.weight_decay,
+        betas=settings.betas,
     )
     return Stage1Spec(
         policy=spec.policy,

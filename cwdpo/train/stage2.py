@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def run(context: StageContext) -> None:
-    """Train on the Stage-2 portion; writes a PEFT folder or a model folder. Pairs without a rejected one are left out."""
+    """Train on the Stage-2 portion, without samples that have no rejected response; writes a PEFT or model folder."""
     spec: Stage2Spec = context.spec
     found = load_samples(context.inputs["pairs"], context.inputs["negatives"], "stage2")
     samples = [sample for sample in found if sample.rejected]

@@ -1,0 +1,85 @@
+"""Real worker processes for tests: build a job file from nodes, run it as ranks, read what came out."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cwdpo.base.runtime import Execution
+from cwdpo.base.store import Store
+from cwdpo.jobs.events import curve
+from cwdpo.jobs.job import write_job
+from cwdpo.jobs.launch import Launched, launch
+from cwdpo.pipeline import STAGES, Node, Outside
+
+LIMIT_SECONDS = 300.0
+
+WORLD = {"train": 60, "val": 4, "test": 13, "seed": 0}
+POLICY = {"dtype": "float32"}
+PERTURB = {"source": "perturb", "count": 2}
+
+
+@dataclass(frozen=True)
+class Micro:
+    """Folders that stages read."""
+
+    images: Path
+    pairs: Path
+    negatives1: Path
+    negatives2: Path
+    model: Path
+
+    def inputs(self, **more: Path) -> dict[str, Path]:
+        """Inputs by role; every stage of a policy reads model, pairs and images."""
+        return {"model": self.model, "pairs": self.pairs, "images": self.images, **more}
+
+
+def node(stage: str, spec: Mapping[str, Any], inputs: Mapping[str, Path], label: str = "", **execution: Any) -> Node:
+    """A node whose inputs are plain folders; `label` tells apart nodes that compute the same thing differently."""
+    kind = STAGES[stage]
+    outside = {role: Outside(path, f"{role}{label}") for role, path in inputs.items()}
+    return Node(kind, kind.spec.model_validate(spec), outside, Execution(**execution))
+
+
+def start(home: Path, nodes: Sequence[Node], ranks: int = 1) -> Launched:
+    """Start one job on `nodes`."""
+    path = home / "jobs" / f"{uuid.uuid4().hex[:8]}.json"
+    write_job(path, Store(home), nodes, threads=1)
+    return launch(path, ranks, 1, [])
+
+
+def finish(job: Launched, until: Callable[[], bool] = lambda: False) -> int | None:
+    """Wait for the job (or for `until`); returns its exit status, None if it still runs."""
+    deadline = time.monotonic() + LIMIT_SECONDS
+    while time.monotonic() < deadline:
+        status = job.exit_status()
+        if status is not None or until():
+            return status
+        time.sleep(0.02)
+    job.end(grace=0)
+    raise AssertionError(f"the job did not end within {LIMIT_SECONDS} s")
+
+
+def compute(home: Path, nodes: Sequence[Node], ranks: int = 1) -> list[Path]:
+    """Run a job to its end; returns the files of each node. A failure shows the workers' output."""
+    status = finish(start(home, nodes, ranks))
+    assert status == 0, f"status {status}\n{output(home, nodes)}"
+    return [entry.artefact(Store(home)).files for entry in nodes]
+
+
+def output(home: Path, nodes: Sequence[Node]) -> str:
+    """What the workers of these nodes wrote, shortened."""
+    texts = [path.read_text(errors="replace") for path in (home / "jobs").glob("*.log")]
+    for entry in nodes:
+        folder = entry.artefact(Store(home)).attempts
+        texts += [path.read_text(errors="replace") for path in sorted(folder.glob("*/stderr*"))]
+    return "\n".join(text[-3000:] for text in texts)
+
+
+def losses(home: Path, entry: Node) -> list[float]:
+    """Training loss by step."""
+    return [point["loss"] for point in curve(entry.artefact(Store(home)))]
