@@ -106,7 +106,7 @@ class GridFile(Config):
     description: str = ""
     """One sentence for `plan`."""
     base: dict[str, Any]
-    """The experiment that cases and axes change."""
+    """The experiment that cases and axes change; `model` may be the name of a file in `configs/models/`."""
     cases: dict[str, dict[str, Any]] = Field(default={"default": {}}, min_length=1)
     """Name -> changes to the base, nested as in the base; `null` removes a section."""
     axes: dict[str, list[Any]] = {}
@@ -177,12 +177,19 @@ def _cells(
     """The cells of one case: every combination of the axes, every seed."""
     for values in product(*grid.axes.values()):
         name = " ".join([case, *(f"{key}={value}" for key, value in zip(grid.axes, values, strict=True))])
-        content = merged(grid.base, changed)
+        content = merged(_with_model(grid.base), _with_model(changed))
         for key, value in [*zip(grid.axes, values, strict=True), *_applicable(content, overrides)]:
-            content = with_override(content, key, value)
+            content = _with_model(with_override(content, key, value))
         for seed in grid.seeds:
             where = f"{path}, case '{name}'"
             yield Cell(name, seed, validate(Experiment, {**content, "seed": seed}, where))
+
+
+def _with_model(content: Mapping[str, Any]) -> dict[str, Any]:
+    """`model: NAME` replaced by the content of `configs/models/NAME.yaml`."""
+    if not isinstance(content.get("model"), str):
+        return dict(content)
+    return {**content, "model": read_yaml(find_config("models", content["model"]))}
 
 
 def _applicable(content: Mapping[str, Any], overrides: Mapping[str, Any]) -> Sequence[tuple[str, Any]]:

@@ -1,0 +1,50 @@
+# The two commands to start with: `make demo` and `make test`. Both set up what they need.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TORCH := $(shell sed -n 's/^torch==//p' containers/torch.lock)
+STAMP := $(VENV)/.ready-$(shell cat containers/torch.lock containers/requirements.lock pyproject.toml | sha256sum | cut -c1-16)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint docs-check lock clean
+
+help:  ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP)  ## Make .venv with everything pinned (about 2 GB); quick when it is there
+
+$(STAMP): containers/torch.lock containers/requirements.lock pyproject.toml
+	@echo "== setting up $(VENV): torch $(TORCH), then $$(grep -c '==' containers/requirements.lock) pinned packages (a few minutes, about 2 GB)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@# torch first and by pip, so that a CPU build is taken where pip finds one and the CUDA build elsewhere
+	$(BIN)/pip install --quiet --requirement containers/torch.lock
+	$(BIN)/pip install --quiet --no-deps --require-hashes --requirement containers/requirements.lock
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	@rm -f $(VENV)/.ready-*; touch $@
+	@command -v java >/dev/null || echo "== no Java found: scores will read 'not available' (install a Java runtime, such as default-jre-headless)"
+
+demo: setup  ## The whole path on this machine: data, both stages, captions, scores, table (about 10 minutes on 2 cores)
+	@echo "== the demo grid; interrupted, the same command goes on where it stopped"
+	$(BIN)/cwdpo submit --grid demo --cluster local
+	$(BIN)/cwdpo report --grid demo
+
+test: setup lint  ## Lint, then every test, with real processes (under 30 minutes on 2 cores)
+	$(BIN)/python -m pytest
+
+lint: setup  ## ruff, mypy, the layers of the architecture, YAML files, README links and commands
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-timing
+	$(MAKE) --no-print-directory docs-check
+
+docs-check: setup  ## Every shipped YAML parses; every README link and command exists
+	$(BIN)/python -m pytest -q tests/docs
+
+lock: setup  ## Write containers/requirements.lock anew from pyproject.toml (needs a package index)
+	containers/lock.sh $(BIN)/python
+
+clean:  ## Remove the virtual environment and caches; results in runs/ stay
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build *.egg-info
