@@ -27,3 +27,23 @@ def micro(tmp_path_factory: pytest.TempPathFactory) -> Micro:
     pretrain = {"architecture": {}, "pretraining": {"steps": 12, "batch_size": 16}, "policy": POLICY}
     (model,) = harness.compute(home, [harness.node("pretrain", pretrain, {"pairs": pairs, "images": images})])
     return Micro(images, pairs, negatives1, negatives2, model)
+
+
+BUDGET_SECONDS = {"jobs": 480, "train": 420, "evaluate": 240, "docs": 150, "report": 150, "cli": 120}
+"""Seconds a folder of tests may take on two cores; others 60. Printed, not asserted: machines are noisy."""
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Seconds used by each suite, set-up included, beside its budget."""
+    used: dict[str, float] = {}
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                parts = report.nodeid.split("/")
+                suite = parts[1] if len(parts) > 2 else "top level"
+                used[suite] = used.get(suite, 0.0) + report.duration
+    terminalreporter.section("seconds by suite (budget)")
+    for suite, seconds in sorted(used.items(), key=lambda item: -item[1]):
+        budget = BUDGET_SECONDS.get(suite, 60)
+        terminalreporter.line(f"{suite:12} {seconds:6.0f} ({budget}){'  OVER' if seconds > budget else ''}")
+    terminalreporter.line(f"{'total':12} {sum(used.values()):6.0f} (1800)")

@@ -13,7 +13,7 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from cwdpo.base.errors import ConfigError, name_valid
 
@@ -64,11 +64,21 @@ def read_yaml(path: Path) -> dict[str, Any]:
         content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such file") from error
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except (YAMLError, ValueError) as error:  # ValueError: bytes that are no UTF-8, a date such as 2026-02-31
+        raise ConfigError(f"{path}: not valid YAML: {_yaml_fault(error)}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: expected a mapping at the top, found {type(content).__name__}")
     return content
+
+
+def _yaml_fault(error: Exception) -> str:
+    """`line 3: found duplicate key "a" (while constructing a mapping, line 1)`, without excerpts and advice."""
+    if not isinstance(error, MarkedYAMLError) or error.problem_mark is None:
+        return " ".join(str(error).split())
+    context = f" ({error.context}, line {error.context_mark.line + 1})" if error.context_mark else ""
+    return f"line {error.problem_mark.line + 1}: {error.problem}{context}"
 
 
 def validate(model: type[Model], content: Mapping[str, Any], where: str) -> Model:
@@ -81,33 +91,54 @@ def validate(model: type[Model], content: Mapping[str, Any], where: str) -> Mode
 
 
 def _explain(model: type[BaseModel], item: Any) -> str:
-    path = ".".join(str(part) for part in item["loc"])
-    if item["type"] == "extra_forbidden":
-        valid = _fields_at(model, item["loc"][:-1])
-        return f"{path}: unknown key {name_valid(item['loc'][-1], valid)}"
-    if item["type"] == "union_tag_invalid":
+    path, models = _locate(model, item["loc"])
+    fault = _fault(model, models, item)
+    return f"{path}: {fault}" if path else fault
+
+
+def _fault(model: type[BaseModel], models: list[type[BaseModel]], item: Any) -> str:
+    kind, found = item["type"], item["input"]
+    if kind == "extra_forbidden":
+        valid = {name for choice in _locate(model, item["loc"][:-1])[1] for name in choice.model_fields}
+        return f"unknown key {name_valid(item['loc'][-1], valid)}"
+    if kind == "union_tag_invalid":
         context = item["ctx"]
-        valid = [tag.strip().strip("'") for tag in context["expected_tags"].split(",")]
-        return f"{path}: unknown {context['discriminator'].strip(chr(39))} {name_valid(context['tag'], valid)}"
-    if item["type"] == "union_tag_not_found":
-        return f"{path}: needs the key {item['ctx']['discriminator']}"
-    if item["type"] == "missing":
-        return f"{path}: is required"
-    return f"{path}: {item['msg'].removeprefix('Value error, ')}; found {item['input']!r}"
+        valid = {tag.strip().strip("'") for tag in context["expected_tags"].split(",")}
+        return f"unknown {context['discriminator'].strip(chr(39))} {name_valid(context['tag'], valid)}"
+    if kind == "union_tag_not_found":
+        valid = {str(tag) for choice in models for tag in _tags(choice)}
+        return f"needs the key {item['ctx']['discriminator']}; valid: {', '.join(sorted(valid))}"
+    if kind == "missing":
+        return "is required"
+    if kind == "value_error" and isinstance(found, Mapping):
+        return str(item["ctx"]["error"])
+    message = _EXPECTED.get(kind) or item["msg"].removeprefix("Value error, ")
+    return f"{message}; found {found!r:.200}"
 
 
-def _fields_at(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
-    """Field names valid at `location`, walking through unions by their tags."""
+_EXPECTED = {
+    "model_type": "expected a mapping",
+    "model_attributes_type": "expected a mapping",
+    "dict_type": "expected a mapping",
+    "list_type": "expected a list",
+    "tuple_type": "expected a list",
+}
+
+
+def _locate(model: type[BaseModel], location: tuple[Any, ...]) -> tuple[str, list[type[BaseModel]]]:
+    """The dotted path as a file spells it (pydantic adds the tags of unions), and the models that may lie there."""
     candidates: list[type[BaseModel]] = [model]
+    path = []
     for part in location:
         tagged = [choice for choice in candidates if part in _tags(choice)]
         if tagged:
             candidates = tagged
             continue
+        path.append(str(part))
         fields = [choice.model_fields[part] for choice in candidates if part in choice.model_fields]
         if fields:
             candidates = [found for field in fields for found in _models_in(field.annotation)]
-    return sorted({name for choice in candidates for name in choice.model_fields})
+    return ".".join(path), candidates
 
 
 def _tags(model: type[BaseModel]) -> tuple[Any, ...]:
@@ -128,12 +159,12 @@ def parse_overrides(texts: list[str]) -> dict[str, Any]:
     result = {}
     for text in texts:
         key, separator, value = text.partition("=")
-        if not separator or not key:
+        if not separator or not all(key.split(".")):
             raise ConfigError(f"--set {text}: expected KEY=VALUE, such as --set stage2.objective.beta=0.2")
         try:
             result[key] = YAML(typ="safe", pure=True).load(value)
-        except YAMLError as error:
-            raise ConfigError(f"--set {text}: the value is not valid YAML") from error
+        except (YAMLError, ValueError) as error:
+            raise ConfigError(f"--set {text}: the value is not valid YAML: {_yaml_fault(error)}") from error
     return result
 
 

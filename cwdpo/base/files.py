@@ -85,9 +85,11 @@ def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON; a file that is not JSON raises `StoreError` naming it."""
+    """Read JSON; a file that is missing or not JSON raises `StoreError` naming it."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise StoreError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, UnicodeDecodeError) as error:
         raise StoreError(f"{path} is damaged: not JSON ({error})") from error
 

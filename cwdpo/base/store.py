@@ -72,7 +72,12 @@ class Artefact:
     def done(self) -> dict[str, Any] | None:
         """The content of `DONE`, or None while the artefact does not exist."""
         path = self.folder / "DONE"
-        return files.read_json(path) if path.exists() else None
+        if not path.exists():
+            return None
+        found = files.read_json(path)
+        if not isinstance(found, dict) or not {"attempt", "files"} <= found.keys():
+            raise StoreError(f"{path} is damaged: it does not say which attempt made which files")
+        return found
 
     @property
     def files(self) -> Path:
@@ -111,7 +116,7 @@ class Artefact:
             return "missing"
         if self.alive(newest):
             return "running"
-        return "failed" if self.result(newest) else "interrupted"
+        return "failed" if (self.attempts / str(newest) / "result.json").exists() else "interrupted"
 
     def newest(self) -> int:
         """Number of the newest attempt, 0 if there is none."""
@@ -127,9 +132,12 @@ class Artefact:
     def alive(self, number: int) -> bool:
         """True while the process that claimed attempt `number` is at work, here or on another host."""
         folder = self.attempts / str(number)
-        if (folder / "result.json").exists():
-            return False
-        claim = files.read_json(folder / "claim.json")
+        if (folder / "result.json").exists() or (folder / "DONE.retired").exists():
+            return False  # it ended, even if its process goes on with another stage
+        try:
+            claim = files.read_json(folder / "claim.json")
+        except StoreError:
+            return False  # somebody tampered with it: a new attempt is the way out
         if claim["host"] == socket.gethostname():
             return process_started(claim["pid"]) == claim["process_started"]
         try:
@@ -141,8 +149,18 @@ class Artefact:
         """Take a finished artefact back so that it is computed again; its files stay in their attempt."""
         with files.writing(self.folder / "DONE"):
             (self.folder / "accepted.json").unlink(missing_ok=True)
-            os.replace(self.folder / "DONE", self.attempts / str(self.newest()) / "DONE.retired")
+            attempt = self.attempts / str(self._publisher())
+            attempt.mkdir(parents=True, exist_ok=True)  # the attempts may be what is gone
+            os.replace(self.folder / "DONE", attempt / "DONE.retired")
             files.remove_tree(self.partial)
+
+    def _publisher(self) -> int:
+        """Number of the attempt that `DONE` names; the newest where it is too damaged to say."""
+        try:
+            done = self.done()
+        except StoreError:
+            done = None
+        return int(done["attempt"]) if done else self.newest()
 
     def describe(self, card: Mapping[str, Any]) -> None:
         """Write `stage.json`, or check that the one there spells the same identity."""
@@ -169,10 +187,11 @@ class Artefact:
             self.attempts.mkdir(parents=True, exist_ok=True)
             temporary = files.temporary_beside(target)
             temporary.mkdir()
-            (temporary / "claim.json").write_text(json.dumps(_claim(job)))
-            (temporary / "out").mkdir()
-            files.sync_tree(temporary)
             try:
+                (temporary / "claim.json").write_text(json.dumps(_claim(job)))
+                (temporary / "heartbeat").touch()  # seen from other hosts as soon as the claim is
+                (temporary / "out").mkdir()
+                files.sync_tree(temporary)
                 os.rename(temporary, target)
             except OSError as error:
                 files.remove_tree(temporary)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from cwdpo.base import files
 from cwdpo.base.errors import ConfigError, StoreError, name_valid
 from cwdpo.pipeline import Node
+from cwdpo.train.config import TrainingSpec
 
 if TYPE_CHECKING:
     from cwdpo.jobs.plan import Plan
@@ -45,7 +46,8 @@ def _merge(plan: Plan, policy: Node, adapter: Path, folder: Path) -> None:
 
     base = policy.inputs["model"]
     source = base.artefact(plan.store).verified_files() if isinstance(base, Node) else base.path
-    settings = policy.spec.policy  # type: ignore[attr-defined]
+    assert isinstance(policy.spec, TrainingSpec), "a policy is what a training stage made"
+    settings = policy.spec.policy
     model = load_lora(load_model(settings, source), adapter, trainable=False).merge_and_unload()
     model.save_pretrained(folder)
     load_policy_processor(settings, source).save_pretrained(folder)

@@ -96,7 +96,11 @@ class Collator:
         messages = [{"role": "user", "content": content}]
         text = self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
         picture = open_image(self.folder, image)
-        encoded = self.processor(text=[text], images=[[picture]], return_tensors="pt")
+        begin = self.processor.tokenizer.bos_token
+        written = bool(begin) and text.startswith(begin)  # by the template: the tokenizer must not add another
+        encoded = self.processor(
+            text=[text], images=[[picture]], return_tensors="pt", add_special_tokens=not written
+        )
         return dict(encoded)
 
 

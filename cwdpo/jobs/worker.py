@@ -221,9 +221,11 @@ def _silent(*_: Any, **__: Any) -> None:
 
 def _prepare_torch(rank: Rank, threads: int) -> None:
     import torch
+    from transformers.utils.logging import disable_progress_bar
 
     from cwdpo.base import distributed
 
+    disable_progress_bar()  # loading bars make logs unreadable
     if threads:
         torch.set_num_threads(threads)
     distributed.start(rank)

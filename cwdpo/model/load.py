@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,23 +27,28 @@ def _limit_pixels(images: Any, low: int | None, high: int | None) -> None:
     size = dict(images.size)
     if "shortest_edge" not in size or "longest_edge" not in size:
         raise ModelError(f"model.max_pixels: {type(images).__name__} has no pixel limits to set; its size is {size}")
-    images.size = {"shortest_edge": low or size["shortest_edge"], "longest_edge": high or size["longest_edge"]}
+    low, high = low or min(size["shortest_edge"], high or math.inf), high or max(size["longest_edge"], low or 0)
+    images.size = {"shortest_edge": low, "longest_edge": high}
 
 
 def load_model(policy: Policy, folder: Path, **options: Any) -> nn.Module:
     """The model of a folder, frozen, in evaluation mode, on the CPU unless `options` say otherwise.
 
     Raises:
-        ModelError: the folder does not hold a vision-language model that transformers knows.
+        ModelError: the folder does not hold a vision-language model that transformers knows, or not all its weights.
     """
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForImageTextToText
 
-    dtype = getattr(torch, policy.dtype)
+    options |= {"dtype": getattr(torch, policy.dtype), "attn_implementation": "sdpa", "output_loading_info": True}
     try:
-        model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa", **options)
-    except (OSError, ValueError, KeyError) as error:
+        model, report = AutoModelForImageTextToText.from_pretrained(folder, **options)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{folder}: cannot load the model: {' '.join(str(error).split())}") from error
+    missing = sorted(report["missing_keys"])  # transformers would go on with random values for them
+    if missing:
+        raise ModelError(f"{folder}: the weights lack {len(missing)} parameter(s), the first is {missing[0]}")
     return model.requires_grad_(False).eval()
 
 
@@ -89,10 +95,11 @@ def load_lora(model: Any, adapter: Path, trainable: bool) -> Any:
         ModelError: the folder is no adapter, or one of another model.
     """
     from peft import PeftModel
+    from safetensors import SafetensorError
 
     try:
         loaded = PeftModel.from_pretrained(model, adapter, is_trainable=trainable, autocast_adapter_dtype=False)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{adapter}: cannot load the adapter: {' '.join(str(error).split())}") from error
     return loaded if trainable else loaded.eval()
 
@@ -100,8 +107,9 @@ def load_lora(model: Any, adapter: Path, trainable: bool) -> Any:
 def trainable_policy(model: Any, tuning: Lora | FullTuning, adapter: Path | None, seed: int) -> Any:
     """The model with what `tuning` trains requiring gradients; goes on with `adapter` where there is one."""
     if isinstance(tuning, FullTuning):
-        part = model if tuning.train_vision else model.get_submodule(decoder_name(model))
-        part.requires_grad_(True)
+        language = [model.get_submodule(decoder_name(model)), model.get_output_embeddings()]  # a head of its own or tied
+        for part in [model] if tuning.train_vision else language:
+            part.requires_grad_(True)
         return model
     return load_lora(model, adapter, trainable=True) if adapter else add_lora(model, tuning, seed)
 

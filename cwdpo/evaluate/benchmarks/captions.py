@@ -1,4 +1,4 @@
-"""Captioning on a Karpathy split: load, prompt, score. COCO and Flickr30k differ in prompt and data only."""
+"""Captioning on a Karpathy split: load, prompt, score. COCO and Flickr30k build on it."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ if TYPE_CHECKING:
     from cwdpo.metrics.captions import CaptionScores
 
 
-class Captions(Config):
+class KarpathyCaptions(Config):
     """Captions of held-out images against all their references."""
 
-    name: Literal["captions"]
     data: DataSource | None = None
     """Where the images are; None takes the experiment's own data set."""
     split: Literal["val", "test"] = "test"
@@ -56,5 +55,11 @@ class Captions(Config):
         chosen = list(reversed(by_image.values()))[: self.limit]
         if not chosen:
             found = sorted({record.split for record in records})
-            raise DataError(f"benchmark '{self.name}': the {self.split} split is empty; found {', '.join(found)}")
+            raise DataError(f"nothing to describe: the {self.split} split is empty; found {', '.join(found) or 'none'}")
         return chosen
+
+
+class Captions(KarpathyCaptions):
+    """The held-out images of any Karpathy file, without the name of a published benchmark."""
+
+    name: Literal["captions"]

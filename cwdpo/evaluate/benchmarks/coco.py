@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from cwdpo.evaluate.benchmarks.captions import Captions
+from cwdpo.evaluate.benchmarks.captions import KarpathyCaptions
 
 
-class Coco(Captions):
+class Coco(KarpathyCaptions):
     """`dataset_coco.json`; set `data` unless the experiment trains on the same file."""
 
-    name: Literal["coco"]  # type: ignore[assignment]
+    name: Literal["coco"]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from cwdpo.evaluate.benchmarks.captions import Captions
+from cwdpo.evaluate.benchmarks.captions import KarpathyCaptions
 
 
-class Flickr30k(Captions):
+class Flickr30k(KarpathyCaptions):
     """`dataset_flickr30k.json`; set `data`."""
 
-    name: Literal["flickr30k"]  # type: ignore[assignment]
+    name: Literal["flickr30k"]
     prompt: str = "Provide a one-sentence caption for the provided image."
