@@ -167,6 +167,7 @@ def load_grid(name: str, overrides: Mapping[str, Any] | None = None) -> Grid:
     if "seeds" in changes:
         content["seeds"] = changes.pop("seeds")
     grid = validate(GridFile, content, str(path))
+    _check_used(grid, path, changes)
     cells = [cell for case, changed in grid.cases.items() for cell in _cells(grid, path, case, changed, changes)]
     return Grid(path.stem, grid.description, tuple(cells))
 
@@ -192,10 +193,20 @@ def _with_model(content: Mapping[str, Any]) -> dict[str, Any]:
     return {**content, "model": read_yaml(find_config("models", content["model"]))}
 
 
+def _check_used(grid: GridFile, path: Path, overrides: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` for an override that no case of the grid would notice."""
+    cases = [merged(grid.base, changed) for changed in grid.cases.values()]
+    for key in overrides:
+        if not any(_applies(key, content) for content in cases):
+            raise ConfigError(f"--set {key}: no case of {path} has a section {key.partition('.')[0]}")
+
+
 def _applicable(content: Mapping[str, Any], overrides: Mapping[str, Any]) -> Sequence[tuple[str, Any]]:
-    """Overrides of sections this case has: `--set stage2.x=1` does not give a Stage 2 to a case without one."""
-    return [
-        (key, value)
-        for key, value in overrides.items()
-        if not ("." in key and key.partition(".")[0] in ("stage1", "stage2") and not content.get(key.partition(".")[0]))
-    ]
+    """Overrides of sections this case has."""
+    return [(key, value) for key, value in overrides.items() if _applies(key, content)]
+
+
+def _applies(key: str, content: Mapping[str, Any]) -> bool:
+    """False for a key inside a stage that a case is without: `stage2.x=1` does not give it a Stage 2."""
+    section, inside, _ = key.partition(".")
+    return not inside or section not in ("stage1", "stage2") or bool(content.get(section))

@@ -1,7 +1,8 @@
 """Digests of the code a stage is made of, so that an artefact made by other code can be marked stale.
 
 The digest is over the syntax tree without docstrings, so comments and formatting do not matter. Plumbing (`cwdpo.base`)
-is left out: what it changes is where and how files are kept, not what is computed.
+is left out: what it changes is where and how files are kept, not what is computed. A data file beside a module that the
+module names (`lexicon.yaml`) counts by its bytes.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ def source_digests(module: str) -> dict[str, str]:
             continue
         tree = ast.parse(path.read_text(encoding="utf-8"))
         found[name] = hashlib.sha256(ast.dump(_without_docstrings(tree)).encode()).hexdigest()[:16]
+        found |= _data_files(path, tree)
         waiting += _imports(tree)
     return dict(sorted(found.items()))
 
@@ -47,9 +49,19 @@ def _imports(tree: ast.Module) -> list[str]:
     """Names of modules of this package that a module imports; `from package import name` may name a module."""
     names = []
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("cwdpo"):
+        if isinstance(node, ast.ImportFrom) and node.module:
             names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return names
+        elif isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+    return [name for name in names if name.partition(".")[0] == "cwdpo"]
+
+
+def _data_files(path: Path, tree: ast.Module) -> dict[str, str]:
+    """Digests of the files beside a module that it names."""
+    texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    named = [item for item in path.parent.iterdir() if item.name in texts and item.suffix != ".py" and item.is_file()]
+    parent = path.parent.relative_to(PACKAGE.parent).as_posix()
+    return {f"{parent}/{item.name}": hashlib.sha256(item.read_bytes()).hexdigest()[:16] for item in named}
 
 
 def _without_docstrings(tree: ast.Module) -> ast.Module:

@@ -34,6 +34,10 @@ class Responses:
     weights: Tensor
     total: int
 
+    def fraction(self) -> Tensor:
+        """Share of the number 1: which part of the global batch these responses are. Scalar."""
+        return self.weights.sum() / max(self.total, 1)
+
     def nll_share(self, per_token: bool) -> Tensor:
         """Share of the mean negative log-likelihood: mean over responses of -logp/L (or of -logp). Scalar."""
         nll = -self.logps / self.lengths if per_token else -self.logps

@@ -45,13 +45,13 @@ class SftC(Config):
         return {"penalty_on": float(rejected_nll < self.floor)}
 
     def share(self, chosen: Responses, rejected: Responses, state: State) -> Tensor:
-        """Share of the loss. While the penalty is on its gradient is that of `-lambda * E[nll(y-)]`. Scalar, nats.
+        """Share of `E[nll(y+)] + on * lambda * (C - E[nll(y-)])`, the switch `on` taken from `state`. Scalar, nats.
 
-        The constant `lambda * C` is left out: it has no gradient, and the true penalty is logged by `penalty`.
+        Where the switch agrees with this batch that is Eq. 4; the true penalty is logged by `penalty` either way.
         """
         per_token = self.reduction == "token_mean"
-        switch = self.weight * state["penalty_on"]
-        return chosen.nll_share(per_token) - switch * rejected.nll_share(per_token)
+        gap = self.floor * rejected.fraction() - rejected.nll_share(per_token)
+        return chosen.nll_share(per_token) + self.weight * state["penalty_on"] * gap
 
     def penalty(self, rejected_nll: float) -> float:
         """`lambda * relu(C - E[nll(y-)])`, nats, for the training curve."""

@@ -351,7 +351,7 @@ def test_a_lost_attempt_folder_is_damage_that_can_be_mended(artefact: Artefact) 
     shutil.rmtree(published(artefact).attempts)
     assert artefact.state() == "damaged"
     artefact.retire()
-    assert artefact.state() == "missing"
+    assert artefact.state() == "interrupted"
     write(artefact.claim({}), "again").publish({})
     assert artefact.state() == "done"
 

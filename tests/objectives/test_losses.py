@@ -86,15 +86,14 @@ def test_sft_has_no_penalty_and_carries_nothing() -> None:
 # ---- sft_c: rejected logps -3, -8, -10 over 3, 4, 5 tokens: 1, 2, 2 nats per token, on average 5/3.
 
 
-def test_sft_c_loss_is_equation_4_up_to_the_constant() -> None:
+def test_sft_c_loss_is_equation_4() -> None:
     chosen, rejected = leaf(-6, -2), leaf(-3, -8, -10)
     objective = SftC(weight=0.1, floor=4.0)
     share = objective.share(responses(chosen, [3, 4]), responses(rejected, [3, 4, 5]), ON)
     share.backward()
-    assert share.item() == pytest.approx(1.25 - 0.1 * 5 / 3)
     assert objective.penalty(5 / 3) == pytest.approx(0.7 / 3)
     # E[nll(y+)] + lambda * (C - E[nll(y-)]) = 1.25 + 0.1 * 7/3
-    assert share.item() + objective.weight * objective.floor == pytest.approx(1.25 + 0.7 / 3)
+    assert share.item() == pytest.approx(1.25 + 0.7 / 3)
     assert chosen.grad.tolist() == pytest.approx([-1 / 6, -1 / 8])
     # -lambda * d E[nll(y-)] / d logp = +lambda / (3 L): descending makes negatives less likely.
     assert rejected.grad.tolist() == pytest.approx([0.1 / 9, 0.1 / 12, 0.1 / 15])
@@ -112,7 +111,7 @@ def test_sft_c_sums_over_tokens_when_asked() -> None:
     share = SftC(reduction="sequence_sum", weight=0.5).share(
         responses(leaf(-6, -2), [3, 4]), responses(leaf(-3, -8, -10), [3, 4, 5]), ON
     )
-    assert share.item() == pytest.approx(4.0 - 0.5 * 7.0)
+    assert share.item() == pytest.approx(4.0 + 0.5 * (4.0 - 7.0))
 
 
 def test_the_switch_follows_the_previous_steps_mean() -> None:
@@ -131,7 +130,7 @@ def scored(logps: Any, lengths: list[int], samples: list[Sample]) -> Scored:
 
 
 @pytest.mark.parametrize("state", [ON, OFF])
-@pytest.mark.parametrize(("floor", "loss"), [(1.5, 2.0), (1.7, 2.0 - 0.1 * 5 / 3)])
+@pytest.mark.parametrize(("floor", "loss"), [(1.5, 2.0), (1.7, 2.0 + 0.1 * (1.7 - 5 / 3))])
 def test_current_batch_switches_by_this_batch_whatever_came_before(state: dict, floor: float, loss: float) -> None:
     sample = Sample("a", "a", "a.jpg", "?", "chosen", ("one", "two", "three"))
     task = SupervisedTask(SftC(floor=floor, constraint_estimate="current_batch"), Rank())
@@ -284,7 +283,7 @@ def test_supervised_shares_add_up(objective: Any, size: int, world: int) -> None
     nll = {n: [-p / (k if per_token else 1) for p, k in zip(LOGPS[n], LENGTHS[n], strict=True)] for n in LOGPS}
     chosen = sum(nll[sample.id][0] for sample in BATCH) / 5
     rejected = sum(value for sample in BATCH for value in nll[sample.id][1:]) / 7
-    expected = chosen - (0.1 * rejected if objective.uses_rejected else 0.0)
+    expected = chosen + (0.1 * (4.0 - rejected) if objective.uses_rejected else 0.0)
     loss, grads, logged = total_share(task, BATCH, size, world, ON)
     assert loss == pytest.approx(expected)
     if objective.uses_rejected:
