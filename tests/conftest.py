@@ -9,6 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import commands
 import harness
 from harness import PERTURB, POLICY, WORLD, Micro
 
@@ -39,7 +40,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for reports in terminalreporter.stats.values():
         for report in reports:
             if isinstance(report, pytest.TestReport):
-                parts = report.nodeid.split("/")
+                parts = report.nodeid.partition("::")[0].split("/")
                 suite = parts[1] if len(parts) > 2 else "top level"
                 used[suite] = used.get(suite, 0.0) + report.duration
     terminalreporter.section("seconds by suite (budget)")
@@ -47,3 +48,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         budget = BUDGET_SECONDS.get(suite, 60)
         terminalreporter.line(f"{suite:12} {seconds:6.0f} ({budget}){'  OVER' if seconds > budget else ''}")
     terminalreporter.line(f"{'total':12} {sum(used.values()):6.0f} (1800)")
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Home of an undisturbed run of the micro grid through the command line; who changes it takes a copy."""
+    home = tmp_path_factory.mktemp("finished") / "home"
+    commands.succeed(commands.submit(home))
+    return home

@@ -2,7 +2,9 @@
 
 The digest is over the syntax tree without docstrings, so comments and formatting do not matter. Plumbing (`cwdpo.base`)
 is left out: what it changes is where and how files are kept, not what is computed. A data file beside a module that the
-module names (`lexicon.yaml`) counts by its bytes.
+module names (`lexicon.yaml`) counts by its bytes. The `__init__` files that register the members of unions are left out
+too: a stage depends on the objective, benchmark or source of negatives its own specification names, so adding another
+one makes nothing stale.
 """
 
 from __future__ import annotations
@@ -12,37 +14,47 @@ import hashlib
 from functools import cache
 from pathlib import Path
 
+from cwdpo.base.config import Config
+
 PACKAGE = Path(__file__).resolve().parent.parent
 PLUMBING = "cwdpo.base"
 
 
-@cache
-def source_digests(module: str) -> dict[str, str]:
-    """Module name -> digest for `module` and every module of this package it imports, directly or not."""
+def source_digests(module: str, spec: Config) -> dict[str, str]:
+    """Name -> digest for `module`, the modules that define `spec`, and every module of this package they import."""
     found: dict[str, str] = {}
-    waiting = [module]
+    waiting = [module, *_modules_of(spec)]
     while waiting:
         name = waiting.pop()
-        path = _path_of(name)
-        if name in found or path is None or name.startswith(PLUMBING):
-            continue
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        found[name] = hashlib.sha256(ast.dump(_without_docstrings(tree)).encode()).hexdigest()[:16]
-        found |= _data_files(path, tree)
-        waiting += _imports(tree)
+        if name not in found and not name.startswith(PLUMBING) and _path_of(name).is_file():
+            digests, imported = _read(_path_of(name), name)
+            found |= digests
+            waiting += imported
     return dict(sorted(found.items()))
 
 
-def changed_sources(recorded: dict[str, str], module: str) -> list[str]:
+def changed_sources(recorded: dict[str, str], module: str, spec: Config) -> list[str]:
     """Modules whose code differs from what an artefact recorded."""
-    now = source_digests(module)
+    now = source_digests(module, spec)
     return sorted(name for name in {*recorded, *now} if recorded.get(name) != now.get(name))
 
 
-def _path_of(name: str) -> Path | None:
-    base = PACKAGE.parent.joinpath(*name.split("."))
-    candidates = (base.with_suffix(".py"), base / "__init__.py")
-    return next((path for path in candidates if path.is_file()), None)
+def _modules_of(spec: Config) -> set[str]:
+    """Modules that define `spec` and what is nested in it."""
+    nested = [value for _, value in spec if isinstance(value, Config)]
+    return {type(spec).__module__}.union(*(_modules_of(value) for value in nested))
+
+
+@cache
+def _read(path: Path, name: str) -> tuple[dict[str, str], list[str]]:
+    """Digests of a module's code and of the data it names, and the modules of this package it imports."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    code = hashlib.sha256(ast.dump(_without_docstrings(tree)).encode()).hexdigest()[:16]
+    return {name: code, **_data_files(path, tree)}, _imports(tree)
+
+
+def _path_of(name: str) -> Path:
+    return PACKAGE.parent.joinpath(*name.split(".")).with_suffix(".py")
 
 
 def _imports(tree: ast.Module) -> list[str]:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from cwdpo.jobs.plan import Plan
     from cwdpo.jobs.prepare import OnStale
 
+INTERRUPTED = 130
+
 app = typer.Typer(
     name="cwdpo",
     help="Preference tuning of vision-language models, from a YAML grid to the paper's tables.",
@@ -201,9 +203,10 @@ def main() -> None:
     except CwdpoError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        typer.echo("interrupted; the same command goes on where it stopped", err=True)
-        sys.exit(130)
+    except SystemExit as ending:  # what typer makes of Ctrl-C
+        if ending.code == INTERRUPTED:
+            typer.echo("interrupted; the same command goes on where it stopped", err=True)
+        raise
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)

@@ -5,7 +5,7 @@ Shapes: N rows, T tokens of the longest row.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -84,6 +84,26 @@ class Collator:
             inputs[key] = _pad(joined, self.processor.tokenizer.pad_token_id if key == "input_ids" else 0)
         return ResponseBatch(inputs, _response_mask(prefixes, responses))
 
+    def check_texts(self, samples: Iterable[Sample]) -> None:
+        """Check every prompt and response against the context, counting an image as one token.
+
+        A text that cannot fit must not end a run after hours.
+
+        Raises:
+            DataError: as for `rows`.
+        """
+        prompts: dict[str, int] = {}
+        for sample in samples:
+            if sample.prompt not in prompts:
+                prompts[sample.prompt] = len(self.processor.tokenizer(self._text(sample.prompt))["input_ids"])
+            longest = max(len(self.response_ids(text)) for text in (sample.chosen, *sample.rejected))
+            self._check_length(sample.id, prompts[sample.prompt], longest)
+
+    def _text(self, prompt: str) -> str:
+        """The chat template around one image and `prompt`, up to where the response starts."""
+        messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}]
+        return str(self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
+
     def _check_length(self, name: str, prefix: int, response: int) -> None:
         if prefix + response > self.context:
             raise DataError(
@@ -92,15 +112,11 @@ class Collator:
             )
 
     def _encode_prefix(self, image: str, prompt: str) -> dict[str, Tensor]:
-        content = [{"type": "image"}, {"type": "text", "text": prompt}]
-        messages = [{"role": "user", "content": content}]
-        text = self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        text = self._text(prompt)
         picture = open_image(self.folder, image)
         begin = self.processor.tokenizer.bos_token
         written = bool(begin) and text.startswith(begin)  # by the template: the tokenizer must not add another
-        encoded = self.processor(
-            text=[text], images=[[picture]], return_tensors="pt", add_special_tokens=not written
-        )
+        encoded = self.processor(text=[text], images=[[picture]], return_tensors="pt", add_special_tokens=not written)
         return dict(encoded)
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from cwdpo.base.errors import Interrupted, StoreError
 from cwdpo.jobs.clusters import LocalCluster, visible_gpus
 from cwdpo.jobs.job import BUSY, write_job
 from cwdpo.jobs.launch import Launched, launch
@@ -163,10 +164,15 @@ class LocalExecutor:
         self.reporter.failed(node, failure_message(self.plan, node, status))
 
     def _stop(self) -> None:
-        for job in self.running:
-            job.processes.ask()
-        for job in self.running:
-            job.processes.end(GRACE_SECONDS)
+        """Let every job save; a second Ctrl-C does not wait for that."""
+        try:
+            for job in self.running:
+                job.processes.ask()
+            for job in self.running:
+                job.processes.end(GRACE_SECONDS)
+        except KeyboardInterrupt:
+            for job in self.running:
+                job.processes.end(grace=0.0)
 
 
 def _urgency(node: Node) -> int:
@@ -210,9 +216,15 @@ def failure_message(plan: Plan, node: Node, status: int) -> str:
     return f"{reason}\nlog: {_shown(log)}"
 
 
+_STATUS = {
+    StoreError.exit_code: " and could not record why: the store cannot be written (disk full?)",
+    Interrupted.exit_code: ": stopped by a signal",
+}
+
+
 def _signal_name(status: int) -> str:
     if status >= 0:
-        return f"the job ended with status {status}"
+        return f"the job ended with status {status}{_STATUS.get(status, '')}"
     return f"the job was killed by signal {-status}" + (" (out of memory?)" if status == -9 else "")
 
 

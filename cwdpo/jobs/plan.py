@@ -58,7 +58,7 @@ class Plan:
         assert done is not None, "only finished nodes can be stale"
         accepted = artefact.folder / "accepted.json"
         recorded = files.read_json(accepted) if accepted.exists() else done["provenance"]
-        return changed_sources(recorded["sources"], node.stage.module)
+        return changed_sources(recorded["sources"], node.stage.module, node.spec)
 
     def write(self) -> Path:
         """Write `grids/<name>/plan.json`, for people and for tracking."""

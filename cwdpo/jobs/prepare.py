@@ -22,6 +22,9 @@ def prepare(plan: Plan, on_stale: OnStale) -> list[str]:
         ConfigError: finished artefacts were made by other code and nobody said what to do with them.
     """
     states = plan.states()
+    for node in plan.nodes:
+        if states[node.id] in ("done", "stale"):  # a kill between the commit and the tidying leaves checkpoints behind
+            files.remove_tree(node.artefact(plan.store).partial)
     lines = [_retire(plan, node, "damaged") for node in plan.nodes if states[node.id] == "damaged"]
     stale = [node for node in plan.nodes if states[node.id] == "stale"]
     if stale and on_stale == "refuse":
@@ -40,7 +43,7 @@ def _retire(plan: Plan, node: Node, why: str) -> str:
 
 def _accept(plan: Plan, node: Node) -> str:
     path = node.artefact(plan.store).folder / "accepted.json"
-    files.write_json(path, {"sources": source_digests(node.stage.module)})
+    files.write_json(path, {"sources": source_digests(node.stage.module, node.spec)})
     return f"{node.stage.name} {node.id[:16]} accepted as it is"
 
 

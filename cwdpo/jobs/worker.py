@@ -19,8 +19,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
-
 from cwdpo.base import files
 from cwdpo.base.context import StageContext
 from cwdpo.base.errors import Busy, CwdpoError, Interrupted
@@ -64,6 +62,7 @@ class Worker:
     def __init__(self, store: Store, job: StageJob, rank: Rank, path: Path) -> None:
         self.store, self.job, self.rank, self.path = store, job, rank, path
         self.stage = STAGES[job.stage]
+        self.spec = self.stage.spec.model_validate(job.spec)
         self.artefact = store.artefact(job.stage, job.id)
 
     def run(self) -> None:
@@ -81,12 +80,13 @@ class Worker:
             log.info("%s %s: attempt %d", self.job.stage, self.job.id[:16], number)
             try:
                 self._compute(attempt)
+                if self.rank.is_first:
+                    attempt.publish(self._provenance(started))
             except BaseException as error:
                 self._record(attempt, error)
                 raise
-        if self.rank.is_first:
-            attempt.publish(self._provenance(started))
-            attempt.stop_heartbeat()
+            finally:
+                attempt.stop_heartbeat()
         self._agreed(lambda: 0)  # no rank goes on before the files are there
 
     def _record(self, attempt: Attempt, error: BaseException) -> None:
@@ -102,9 +102,10 @@ class Worker:
             return 0
         try:
             self.artefact.describe(self.job.card)
-            return self.artefact.claim({"job": str(self.path)}).number
+            number = self.artefact.claim({"job": str(self.path)}).number
         except Busy:
             return -1
+        return 0 if self.artefact.done() else number  # it may have been finished between the look and the claim
 
     def _agreed(self, decide: Callable[[], int]) -> int:
         """What rank 0 decides, on every rank."""
@@ -122,7 +123,7 @@ class Worker:
             attempt.start_heartbeat()
             attempt.event("started", host=platform.node(), ranks=self.rank.world_size)
         context = StageContext(
-            spec=TypeAdapter(self.stage.spec).validate_python(self.job.spec),
+            spec=self.spec,
             inputs=self._inputs(),
             out=attempt.out,
             partial=self.artefact.partial,
@@ -163,7 +164,7 @@ class Worker:
             "seconds": round(time.monotonic() - started, 3),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "packages": _versions(),
-            "sources": source_digests(self.stage.module),
+            "sources": source_digests(self.stage.module, self.spec),
         }
 
 

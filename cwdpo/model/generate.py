@@ -48,19 +48,21 @@ def generate(
     """Answers to one block of items, in order."""
     import torch
 
-    prefixes = [collator.prefix(item.image, item.prompt) for item in items]
+    draws = decoding.candidates if decoding.strategy == "sample" else 1  # rows of one item, each drawing for itself
+    prefixes = [collator.prefix(item.image, item.prompt) for item in items for _ in range(draws)]
+    names = [name for item in items for name in (item.id, *(f"{item.id}#{draw}" for draw in range(1, draws)))]
     inputs = left_padded(prefixes, replica.processor.tokenizer.pad_token_id)
     start = inputs["input_ids"].shape[1]
     with torch.no_grad():
         output = replica.model.generate(
             **{key: value.to(replica.device) for key, value in inputs.items()},
-            **_options(replica, decoding, [item.id for item in items], seed),
+            **_options(replica, decoding, names, seed),
         )
     answers = output[:, start:].reshape(len(items), decoding.candidates, -1)
     return [_answer(replica.processor.tokenizer, rows) for rows in answers]
 
 
-def _options(replica: Replica, decoding: Decoding, ids: list[str], seed: int) -> dict[str, Any]:
+def _options(replica: Replica, decoding: Decoding, names: list[str], seed: int) -> dict[str, Any]:
     tokenizer = replica.processor.tokenizer
     options: dict[str, Any] = {
         "max_new_tokens": decoding.max_new_tokens,
@@ -74,22 +76,22 @@ def _options(replica: Replica, decoding: Decoding, ids: list[str], seed: int) ->
         "temperature": None, "top_p": None, "top_k": None, "repetition_penalty": 1.0,
     }  # fmt: skip
     if decoding.strategy == "sample":
-        options["logits_processor"] = [GumbelNoise(decoding, ids, seed)]
+        options["logits_processor"] = [GumbelNoise(decoding, names, seed)]
     return options
 
 
 class GumbelNoise:
-    """Sampling as arg-max: logits / temperature, cut to top-p, plus Gumbel noise from one generator per item.
+    """Sampling as arg-max: logits / temperature, cut to top-p, plus Gumbel noise from one generator per row.
 
-    Draws the same tokens as multinomial sampling in distribution, and for one item always the same ones, whatever else
+    Draws the same tokens as multinomial sampling in distribution, and for one name always the same ones, whatever else
     is in the batch.
     """
 
-    def __init__(self, decoding: Decoding, ids: Sequence[str], seed: int) -> None:
+    def __init__(self, decoding: Decoding, names: Sequence[str], seed: int) -> None:
         import torch
 
         self._decoding = decoding
-        self._generators = [torch.Generator().manual_seed(seed_from("sample", seed, name)) for name in ids]
+        self._generators = [torch.Generator().manual_seed(seed_from("sample", seed, name)) for name in names]
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Noisy scores. Shapes: (N, T), (N, V) -> (N, V)."""
@@ -97,8 +99,8 @@ class GumbelNoise:
 
         logits = _top_p(scores.float() / self._decoding.temperature, self._decoding.top_p)
         uniform = torch.stack([torch.rand(logits.shape[1], generator=generator) for generator in self._generators])
-        noise = -torch.log(-torch.log(uniform.clamp_min(1e-20)).clamp_min(1e-20))
-        return logits + noise.to(logits.device)
+        exponential = -uniform.clamp_min(1e-20).log()  # above 0, because uniform is below 1
+        return logits - exponential.log().to(logits.device)
 
 
 def _top_p(logits: Tensor, top_p: float) -> Tensor:

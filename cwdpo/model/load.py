@@ -43,9 +43,10 @@ def load_model(policy: Policy, folder: Path, **options: Any) -> nn.Module:
 
     options |= {"dtype": getattr(torch, policy.dtype), "attn_implementation": "sdpa", "output_loading_info": True}
     try:
-        model, report = AutoModelForImageTextToText.from_pretrained(folder, **options)
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(folder, **options)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{folder}: cannot load the model: {' '.join(str(error).split())}") from error
+    model, report = loaded
     missing = sorted(report["missing_keys"])  # transformers would go on with random values for them
     if missing:
         raise ModelError(f"{folder}: the weights lack {len(missing)} parameter(s), the first is {missing[0]}")
@@ -107,7 +108,8 @@ def load_lora(model: Any, adapter: Path, trainable: bool) -> Any:
 def trainable_policy(model: Any, tuning: Lora | FullTuning, adapter: Path | None, seed: int) -> Any:
     """The model with what `tuning` trains requiring gradients; goes on with `adapter` where there is one."""
     if isinstance(tuning, FullTuning):
-        language = [model.get_submodule(decoder_name(model)), model.get_output_embeddings()]  # a head of its own or tied
+        # The LM head is outside the decoder, and not always tied to its embeddings.
+        language = [model.get_submodule(decoder_name(model)), model.get_output_embeddings()]
         for part in [model] if tuning.train_vision else language:
             part.requires_grad_(True)
         return model

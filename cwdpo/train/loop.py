@@ -82,6 +82,7 @@ class Trainer:
         self.accumulation = self._accumulation()
         self.checkpoints = Checkpoints(context, full=spec.tuning.name == "full")
         self.engine, self.collator, self.progress = self._start()
+        self.collator.check_texts(samples)
 
     def run(self) -> None:
         """Train to the end and write the policy."""

@@ -1,0 +1,206 @@
+"""Where rejected responses come from, and the stage that keeps only those that are wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cwdpo.base import files
+from cwdpo.base.config import validate
+from cwdpo.base.context import StageContext
+from cwdpo.base.errors import ConfigError, DataError
+from cwdpo.base.runtime import Execution, Rank
+from cwdpo.data.records import Record, Rejected, write_records
+from cwdpo.data.samples import load_samples
+from cwdpo.negatives import stage
+from cwdpo.negatives.dataset import Dataset
+from cwdpo.negatives.rule import Perturb
+from cwdpo.negatives.stage import NegativesSpec
+
+BALL = "A red ball on a table."
+
+
+def record(
+    name: str, chosen: str = BALL, references: Iterable[str] = (), rejected: Iterable[str] = (), portion: Any = "stage1"
+) -> Record:
+    """`name` is image and caption number, as in `3#0`."""
+    image = name.partition("#")[0]
+    wrong = tuple(Rejected(text, "llm", "hard") for text in rejected)
+    return Record(name, image, f"{image}.jpg", "?", chosen, (chosen, *references), wrong, "train", portion)
+
+
+def texts(made: Iterable[tuple[Rejected, ...]]) -> list[list[str]]:
+    return [[item.text for item in items] for items in made]
+
+
+# ---- dataset
+
+
+def test_the_datas_own_rejected_responses_come_first() -> None:
+    records = [record("1#0", rejected=["One.", "Two.", "Three."]), record("2#0", "A cat.")]
+    first, second = Dataset(source="dataset").reject(records)
+    assert first == records[0].rejected  # with their source and grade
+    assert [(item.text, item.source, item.grade) for item in second] == [(BALL, "other image", None)]
+
+
+@pytest.mark.parametrize(("count", "expected"), [(1, ["One."]), (2, ["One.", "Two."]), (9, ["One.", "Two.", "Three."])])
+def test_count_cuts_what_the_data_has(count: int, expected: list[str]) -> None:
+    records = [record("1#0", rejected=["One.", "Two.", "Three."])]
+    assert texts(Dataset(source="dataset", count=count).reject(records)) == [expected]
+
+
+def crowd() -> list[Record]:
+    """Thirty images with two captions each, every caption once."""
+    captions = [(f"{image}#{number}", f"Thing {image} {number}.") for image in range(30) for number in range(2)]
+    return [record(name, text, [f"Thing {name[:-2]} {n}." for n in range(2)]) for name, text in captions]
+
+
+def test_a_drawn_caption_is_anothers_images_and_no_reference() -> None:
+    records = crowd()
+    owner = {item.chosen: item.image_id for item in records}
+    for one, items in zip(records, Dataset(source="dataset", count=3).reject(records), strict=True):
+        drawn = [item.text for item in items]
+        assert len(set(drawn)) == len(drawn) == 3
+        assert not set(drawn) & set(one.references)
+        assert one.image_id not in {owner[text] for text in drawn}
+
+
+def test_the_caption_of_another_image_that_says_the_same_is_no_negative() -> None:
+    same = [record("1#0", BALL, ["A ball."]), record("2#0", BALL), record("3#0", "A ball."), record("4#0", "A cat.")]
+    assert texts(Dataset(source="dataset", count=5).reject(same))[0] == ["A cat."]
+
+
+def test_where_every_caption_is_equal_there_is_none() -> None:
+    assert texts(Dataset(source="dataset").reject([record("1#0"), record("2#0")])) == [[], []]
+    assert texts(Dataset(source="dataset").reject([record("1#0"), record("1#1", "A cat.")])) == [[], []]
+
+
+def test_drawn_captions_follow_the_seed_and_differ_between_records() -> None:
+    records = crowd()
+    one, again, other = (texts(Dataset(source="dataset", seed=seed).reject(records)) for seed in (1, 1, 2))
+    assert one == again != other
+    assert len({found[0] for found in one}) > 20
+    assert all(len(found) == 1 for found in one)
+
+
+# ---- perturb
+
+
+def test_edits_are_minimal_and_say_what_they_changed() -> None:
+    (items,) = Perturb(source="perturb", count=4).reject([record("1#0")])
+    assert len({item.text for item in items}) == 4
+    for item in items:
+        assert item.text != BALL
+        assert item.source.startswith("perturb:")
+        assert item.grade is None
+
+
+@pytest.mark.parametrize("kind", ["colour", "object", "relation", "count"])
+def test_kinds_limit_what_is_swapped(kind: Any) -> None:
+    (items,) = Perturb(source="perturb", count=50, kinds=(kind,)).reject([record("1#0")])
+    assert {item.source for item in items} == {f"perturb:{kind}"}
+
+
+def test_a_caption_without_a_known_word_gets_no_edit_and_keeps_its_place() -> None:
+    made = texts(Perturb(source="perturb").reject([record("1#0", "Lorem ipsum."), record("2#0")]))
+    assert made[0] == []
+    assert len(made[1]) == 1
+
+
+def test_edits_follow_the_seed_and_the_record() -> None:
+    records = [record(f"{number}#0") for number in range(20)]
+    one, again, other = (texts(Perturb(source="perturb", seed=seed).reject(records)) for seed in (1, 1, 2))
+    assert one == again != other
+    assert len({found[0] for found in one}) > 3  # equal captions of different records are edited differently
+    assert texts(Perturb(source="perturb", seed=1).reject(records[5:6])) == one[5:6]  # whatever else is there
+
+
+def test_wrong_settings_are_refused() -> None:
+    for model, content, message in (
+        (Dataset, {"source": "dataset", "count": 0}, r"count: Input should be greater than 0; found 0"),
+        (Perturb, {"source": "perturb", "count": 0}, r"count: Input should be greater than 0; found 0"),
+        (Perturb, {"source": "perturb", "kinds": ["size", "shape"]}, r"kinds\.1: Input should be 'colour', .*'shape'"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            validate(model, content, "x")  # type: ignore[type-var]
+
+
+# ---- the stage
+
+
+def run(folder: Path, records: list[Record], negatives: Any, portion: Any = "stage1") -> tuple[list[Any], Any]:
+    """Rows and summary, as the stage writes them to `folder/out`."""
+    (folder / "out").mkdir(parents=True)
+    write_records(folder / "records.jsonl", records)
+    spec = validate(NegativesSpec, {"negatives": negatives, "portion": portion}, "x")
+    nothing = lambda *_, **__: None  # noqa: E731
+    out = folder / "out"
+    stage.run(StageContext(spec, {"pairs": folder}, out, out, Rank(), Execution(), nothing, nothing))
+    return list(files.read_jsonl(out / "negatives.jsonl")), files.read_json(out / "summary.json")
+
+
+def test_the_stage_writes_one_row_per_record_of_its_portion(tmp_path: Path) -> None:
+    records = [
+        record("1#0", rejected=["Wrong."]),
+        record("2#0", "A cat.", portion="stage2"),
+        record("3#0", "A dog.", portion="none"),
+        record("4#0", rejected=["False.", "Wrong."]),
+    ]
+    rows, summary = run(tmp_path, records, {"source": "dataset"})
+    item = {"source": "llm", "grade": "hard"}
+    assert rows == [
+        {"id": "1#0", "rejected": [{"text": "Wrong.", **item}]},
+        {"id": "4#0", "rejected": [{"text": "False.", **item}, {"text": "Wrong.", **item}]},
+    ]
+    assert summary == {
+        "records": 2,
+        "without": 0,
+        "negatives": 3,
+        "equal_to_truth": 0,
+        "repeated": 0,
+        "sources": {"llm": 3},
+    }
+    samples = load_samples(tmp_path, tmp_path / "out", "stage1")
+    assert [sample.rejected for sample in samples] == [("Wrong.",), ("False.", "Wrong.")]
+
+
+def test_captions_are_drawn_within_the_portion(tmp_path: Path) -> None:
+    """Stage 2's images stay unseen in Stage 1, even as negatives."""
+    unseen = [record(f"{number}#0", f"Thing {number}.", portion="stage2") for number in range(9, 30)]
+    records = [record("1#0"), record("2#0", "A cat."), *unseen]
+    rows, _ = run(tmp_path, records, {"source": "dataset", "count": 5})
+    assert [[item["text"] for item in row["rejected"]] for row in rows] == [["A cat."], [BALL]]
+
+
+def test_what_is_true_or_repeated_is_dropped_and_counted_apart(tmp_path: Path) -> None:
+    truth = record("1#0", BALL, ["A ball."], rejected=["A ball.", "Wrong.", "Wrong.", "False."])
+    untold = record("2#0", BALL, rejected=[BALL])
+    rows, summary = run(tmp_path, [truth, untold], {"source": "dataset"})
+    assert [[item["text"] for item in row["rejected"]] for row in rows] == [["Wrong.", "False."], []]
+    assert (summary["negatives"], summary["without"]) == (2, 1)
+    assert (summary["equal_to_truth"], summary["repeated"]) == (2, 1)
+
+
+def test_sources_are_counted(tmp_path: Path) -> None:
+    rows, summary = run(tmp_path, [record(f"{n}#0") for n in range(40)], {"source": "perturb", "count": 2})
+    assert summary["negatives"] == sum(len(row["rejected"]) for row in rows) == sum(summary["sources"].values()) == 80
+    assert set(summary["sources"]) <= {"perturb:colour", "perturb:object", "perturb:relation", "perturb:count"}
+    assert len(summary["sources"]) > 1
+
+
+def test_a_source_that_finds_nothing_is_refused_and_writes_nothing(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"^negatives 'perturb' found nothing for any of 2 records$"):
+        run(tmp_path, [record("1#0", "Lorem."), record("2#0", "Ipsum.")], {"source": "perturb"})
+    assert list((tmp_path / "out").iterdir()) == []
+    with pytest.raises(DataError, match=r"^negatives 'dataset' found nothing for any of 0 records$"):
+        run(tmp_path / "empty", [record("1#0")], {"source": "dataset"}, portion="stage2")
+
+
+def test_the_stage_writes_the_same_bytes_twice(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        run(tmp_path / name, [record(f"{n}#0") for n in range(9)], {"source": "perturb", "count": 2})
+    first, second = ((tmp_path / name / "out" / "negatives.jsonl").read_bytes() for name in ("a", "b"))
+    assert first == second
