@@ -128,8 +128,7 @@ class LocalExecutor:
 
     def _start(self, node: Node) -> None:
         """Start one job on `node` and what can follow it in the same process."""
-        nodes = bundle(node, self._unfinished(), self.done) if node.stage.ranks else [node]
-        nodes = [member for member in nodes if member.id not in self._claimed()]
+        nodes = [member for member in self._bundle(node) if member.id not in self._claimed()]
         self.count += 1
         job = self.folder / f"job-{self.count:04d}.json"
         write_job(job, self.plan.store, nodes, self.cluster.threads)
@@ -138,6 +137,16 @@ class LocalExecutor:
         gpus = self.gpus[slot * ranks : (slot + 1) * ranks]
         self.running.append(Running(nodes, launch(job, ranks, self.cluster.threads, gpus), slot, time.monotonic()))
         self.reporter.started(node)
+
+    def _bundle(self, node: Node) -> list[Node]:
+        """What runs in one job with `node`: its chain of torch stages, or its part of the scores that are ready."""
+        if node.stage.ranks:
+            return bundle(node, self._unfinished(), self.done)
+        if node.stage.name != "score":
+            return [node]
+        scores = [ready for ready in self._ready() if ready.stage.name == "score" and ready.id not in self._claimed()]
+        free = self.cluster.jobs - len(self.running)
+        return scores[: -(-len(scores) // free)]
 
     def _look_at(self, job: Running) -> None:
         """Report stages that are done; when the processes have ended, say what became of the rest."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from cwdpo.base.errors import ConfigError, DataError, NotAvailable, name_valid
 from cwdpo.metrics.java import java_version
-from cwdpo.metrics.meteor import Meteor
+from cwdpo.metrics.meteor import kept_meteor
 from cwdpo.metrics.ptb import TOKENIZER, tokenize
 
 Item = dict[str, float | list[float]]
@@ -162,7 +162,7 @@ def _bleu_item(counts: Mapping[str, Any], values: Sequence[float]) -> Item:
 
 
 def _meteor(tokens: _Tokens) -> Scored:
-    with Meteor() as meteor:
+    with kept_meteor() as meteor:
         rows = [meteor.statistics(*pair) for pair in zip(tokens.candidates, tokens.references, strict=True)]
         corpus, scores = meteor.score(rows)
     items: list[Item] = [{"meteor": s, "meteor_statistics": row} for s, row in zip(scores, rows, strict=True)]

@@ -11,11 +11,12 @@ reference. They add up over segments, so a corpus can be resampled without align
 
 from __future__ import annotations
 
+import atexit
 import subprocess
 import tempfile
 import threading
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from types import TracebackType
 from typing import IO
 
@@ -56,6 +57,10 @@ class Meteor:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Kill the process, if it still runs, and release what it held."""
         self._process.kill()
         # Leaving the Popen closes the pipes and waits; what was never sent cannot be flushed to a dead reader.
         with suppress(OSError), self._process:
@@ -112,6 +117,26 @@ class Meteor:
             return [float(number) for number in reply.split()]
         except ValueError:
             raise NotAvailable(f"METEOR answered: {reply}") from None
+
+
+_kept = ExitStack()
+_idle: list[Meteor] = []
+atexit.register(_kept.close)
+
+
+@contextmanager
+def kept_meteor() -> Iterator[Meteor]:
+    """A METEOR that stays up for the next use in this process: loading takes longer than scoring 1,000 captions.
+
+    It ends with the process, and at once when something is raised inside.
+    """
+    meteor = _idle.pop() if _idle else _kept.enter_context(Meteor())
+    try:
+        yield meteor
+    except BaseException:
+        meteor.close()
+        raise
+    _idle.append(meteor)
 
 
 def _field(text: str) -> str:

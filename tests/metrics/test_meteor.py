@@ -6,7 +6,7 @@ import time
 import pytest
 
 from cwdpo.base.errors import NotAvailable
-from cwdpo.metrics.meteor import Meteor, meteor_of
+from cwdpo.metrics.meteor import Meteor, kept_meteor, meteor_of
 
 
 @pytest.fixture(scope="module")
@@ -131,3 +131,17 @@ def test_a_missing_java_is_not_available(monkeypatch):
     monkeypatch.delenv("JAVA_HOME", raising=False)
     with pytest.raises(NotAvailable, match="Java not found"), Meteor():
         pass
+
+
+def test_a_kept_meteor_serves_again_and_a_failed_one_does_not(monkeypatch):
+    monkeypatch.setattr("cwdpo.metrics.meteor._idle", [])
+    with kept_meteor() as first:
+        before = first.statistics("a cat sits", ["the cat sat down"])
+    with kept_meteor() as second:
+        assert second is first
+        assert second.statistics("a cat sits", ["the cat sat down"]) == before
+    with pytest.raises(KeyError), kept_meteor():
+        raise KeyError
+    assert first._process.poll() is not None
+    with kept_meteor() as third:
+        assert third is not first
