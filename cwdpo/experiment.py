@@ -209,4 +209,4 @@ def _applicable(content: Mapping[str, Any], overrides: Mapping[str, Any]) -> Seq
 def _applies(key: str, content: Mapping[str, Any]) -> bool:
     """False for a key inside a stage that a case is without: `stage2.x=1` does not give it a Stage 2."""
     section, inside, _ = key.partition(".")
-    return not inside or section not in ("stage1", "stage2") or bool(content.get(section))
+    return not inside or section not in ("stage1", "stage2") or content.get(section) is not None

@@ -13,6 +13,7 @@ import commands
 import harness
 from harness import PERTURB, POLICY, WORLD, Micro
 
+
 @pytest.fixture(scope="session")
 def micro(tmp_path_factory: pytest.TempPathFactory) -> Micro:
     """World, records, negatives and a pretrained tiny model, each computed by its own stage."""

@@ -34,18 +34,31 @@ def export_cell(plan: Plan, cell: str, target: Path, merged: bool) -> None:
         raise StoreError(f"cell {cell}: its training is {artefact.state()}, not done")
     trained = artefact.verified_files()
     with files.folder_written_whole(target) as folder:
-        if merged and "adapter_config.json" in {path.name for path in trained.iterdir()}:
-            _merge(plan, policy, trained, folder)
-        else:
+        if not (trained / "adapter_config.json").exists():
             shutil.copytree(trained, folder, dirs_exist_ok=True)
+        elif merged:
+            _merge(policy, _base(plan, policy), trained, folder)
+        else:
+            _copy_adapter(_base(plan, policy), trained, folder)
 
 
-def _merge(plan: Plan, policy: Node, adapter: Path, folder: Path) -> None:
+def _base(plan: Plan, policy: Node) -> Path:
+    """Folder of the model that an adapter changes."""
+    base = policy.inputs["model"]
+    return base.artefact(plan.store).verified_files() if isinstance(base, Node) else base.path
+
+
+def _copy_adapter(source: Path, adapter: Path, folder: Path) -> None:
+    """The adapter, naming its base model, which the store leaves out because it is a place."""
+    shutil.copytree(adapter, folder, dirs_exist_ok=True)
+    config = folder / "adapter_config.json"
+    files.write_json(config, {**files.read_json(config), "base_model_name_or_path": str(source.resolve())})
+
+
+def _merge(policy: Node, source: Path, adapter: Path, folder: Path) -> None:
     """The base model with the adapter's update added to its weights, and the processor."""
     from cwdpo.model.load import load_lora, load_model, load_policy_processor
 
-    base = policy.inputs["model"]
-    source = base.artefact(plan.store).verified_files() if isinstance(base, Node) else base.path
     assert isinstance(policy.spec, TrainingSpec), "a policy is what a training stage made"
     settings = policy.spec.policy
     model = load_lora(load_model(settings, source), adapter, trainable=False).merge_and_unload()

@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from cwdpo.jobs.status import COLUMNS, cell_statuses, failures
@@ -27,7 +28,7 @@ def print_plan(plan: Plan) -> None:
     """Distinct stages, how many cells use each, and what is done."""
     states = plan.states()
     uses = Counter(node.id for wired in plan.wired.values() for node in wired.nodes())
-    table = Table(title=f"{plan.grid.name}: {plan.grid.description}", title_justify="left")
+    table = Table(title=escape(f"{plan.grid.name}: {plan.grid.description}"), title_justify="left")
     for title in ("stage", "id", "cells", "state", "reads"):
         table.add_column(title)
     for node in sorted(plan.nodes, key=lambda node: list(STAGES).index(node.stage.name)):
@@ -46,17 +47,17 @@ def print_plan(plan: Plan) -> None:
 
 def print_status(plan: Plan) -> None:
     """Cells x stages, then every failure with its reason."""
-    table = Table(title=plan.grid.name, title_justify="left")
+    table = Table(title=escape(plan.grid.name), title_justify="left")
     rows = cell_statuses(plan)
     columns = [name for name in COLUMNS if any(name in row.stages for row in rows)]
     for title in ("cell", *columns):
         table.add_column(title)
     for row in rows:
-        table.add_row(f"{row.case}/{row.seed}", *(_coloured(row.stages.get(name, "-")) for name in columns))
+        table.add_row(escape(f"{row.case}/{row.seed}"), *(_coloured(row.stages.get(name, "-")) for name in columns))
     screen = console()
     screen.print(table)
     for folder, reason in failures(plan):
-        screen.print(f"{folder}: {reason}", markup=False)
+        screen.print(f"{folder}: {reason}", markup=False, soft_wrap=True)  # a path broken in two cannot be copied
 
 
 def _coloured(text: str) -> str:

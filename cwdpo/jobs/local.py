@@ -144,9 +144,10 @@ class LocalExecutor:
             return bundle(node, self._unfinished(), self.done)
         if node.stage.name != "score":
             return [node]
-        scores = [ready for ready in self._ready() if ready.stage.name == "score" and ready.id not in self._claimed()]
-        free = self.cluster.jobs - len(self.running)
-        return scores[: -(-len(scores) // free)]
+        others = [ready for ready in self._ready() if ready.stage.name == "score" and ready.id != node.id]
+        free = [other for other in others if other.id not in self._claimed() and not self._is_elsewhere(other)]
+        slots = self.cluster.jobs - len(self.running)
+        return [node, *free][: -(-(1 + len(free)) // slots)]
 
     def _look_at(self, job: Running) -> None:
         """Report stages that are done; when the processes have ended, say what became of the rest."""

@@ -17,6 +17,7 @@ from cwdpo.base.context import Blocks, StageContext
 from cwdpo.base.errors import ConfigError
 from cwdpo.model.config import Policy
 from cwdpo.model.load import load_lora, load_model, load_policy_processor
+from cwdpo.model.tensor_parallel import replica_mesh
 from cwdpo.model.zero3 import Zero3Loading
 
 if TYPE_CHECKING:
@@ -78,12 +79,12 @@ class Replica:
         return engine.module.eval()
 
     def _split(self, context: StageContext, policy: Policy) -> Any:
-        import torch
+        from transformers.distributed import DistributedConfig
 
-        mesh = torch.distributed.device_mesh.init_device_mesh(
-            self.device.type, (self.shards, context.execution.replica_size), mesh_dim_names=("replica", "tp")
-        )
-        model = load_model(policy, context.inputs["model"], tp_plan="auto", device_mesh=mesh["tp"])
+        size = context.execution.replica_size
+        with replica_mesh(self.device, self.shards, size):
+            plan = DistributedConfig(tp_size=size, tp_plan="auto")
+            model = load_model(policy, context.inputs["model"], distributed_config=plan)
         return _with_adapter(model, context.inputs.get("adapter"))
 
 

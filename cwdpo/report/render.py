@@ -22,10 +22,11 @@ def cells(table: Table, row: Row) -> list[str]:
 
 def value_text(value: Value) -> str:
     """`93.1 ± 0.4`, `93.1` for one result, or why there is none. A mean over fewer seeds says so."""
+    reasons = "/".join(dict.fromkeys(reason.split(":")[0] for reason in value.missing))
     if value.mean is None:
-        return " / ".join(reason.split(":")[0] for reason in value.missing) or "missing"
+        return reasons or "missing"
     text = f"{value.mean:.1f}" if value.std is None else f"{value.mean:.1f} ± {value.std:.1f}"
-    return f"{text} (n={value.n}, rest {'/'.join(value.missing)})" if value.missing else text
+    return f"{text} (n={value.n}, rest {reasons})" if reasons else text
 
 
 def _difference_text(row: Row) -> str:
@@ -62,7 +63,7 @@ def markdown(found: list[Table]) -> str:
     version = code_version()
     commit = f"commit {version['commit']}" if version["commit"] else "outside a checkout"
     dirty = ", with uncommitted changes" if version["dirty"] else ""
-    parts = [f"# {found[0].grid if found else 'empty grid'}\n"]
+    parts = [f"# {found[0].grid}\n"]
     parts += [_markdown_table(table) for table in found]
     parts.append(f"Rendered by cwdpo {version['version']}, {commit}{dirty}: `cwdpo report --grid {found[0].grid}`\n")
     return "\n".join(parts)
@@ -93,17 +94,18 @@ def as_json(found: list[Table]) -> list[dict[str, Any]]:
 def print_tables(found: list[Table]) -> None:
     """On the terminal; plain text where stdout is none."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table as RichTable
 
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=110)
     for table in found:
-        shown = RichTable(title=f"{table.grid} / {table.benchmark}", title_justify="left")
+        shown = RichTable(title=escape(f"{table.grid} / {table.benchmark}"), title_justify="left")
         for position, title in enumerate(header(table)):
-            shown.add_column(title, justify="left" if position == 0 else "right")
+            shown.add_column(escape(title), justify="left" if position == 0 else "right")
         for row in table.rows:
-            shown.add_row(*cells(table, row))
+            shown.add_row(*map(escape, cells(table, row)))
         console.print(shown)
         for line in caption(table):
             console.print(line, markup=False)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cwdpo.base import files
-from cwdpo.base.errors import DataError, StoreError
+from cwdpo.base.errors import ConfigError, DataError, StoreError
 from cwdpo.jobs.plan import Plan, Shown
 from cwdpo.pipeline import Node
 from cwdpo.statistics.bootstrap import Interval, paired_bootstrap
@@ -81,9 +81,15 @@ class _Score:
 
 
 def tables(plan: Plan) -> list[Table]:
-    """One table per benchmark of the grid."""
+    """One table per benchmark of the grid.
+
+    Raises:
+        ConfigError: the grid has no benchmarks.
+    """
     states = plan.states()
     names = dict.fromkeys(name for wired in plan.wired.values() for name in wired.scores)
+    if not names:
+        raise ConfigError(f"grid '{plan.grid.name}' has no benchmarks: there is nothing to report")
     twins = _identical(plan, states)
     return [_table(plan, states, name, twins) for name in names]
 

@@ -43,7 +43,7 @@ def track(plan: Plan) -> list[str]:
     """
     states = plan.states()
     finished = [cell for cell in plan.grid.cells if _finished(plan.wired[cell.name], states)]
-    with _single_writer(plan.store.home):
+    with _single_writer(plan.store.home), _answering(plan.store):
         client = _client(plan.store)
         experiment = _experiment(client, plan)
         return [cell.name for cell in finished if _track_cell(client, experiment, plan, cell)]
@@ -62,14 +62,20 @@ def _client(store: Store) -> Any:
     return MlflowClient(tracking_uri(store))
 
 
-def _experiment(client: Any, plan: Plan) -> str:
+@contextmanager
+def _answering(store: Store) -> Iterator[None]:
+    """Turn what MLflow raises, at the first call or in the middle, into `NotAvailable`."""
     from mlflow.exceptions import MlflowException
 
     try:
-        found = client.get_experiment_by_name(plan.grid.name)
-        return str(found.experiment_id if found else client.create_experiment(plan.grid.name))
-    except (MlflowException, OSError) as error:
-        raise NotAvailable(f"the tracking server at {tracking_uri(plan.store)} does not answer: {error}") from error
+        yield
+    except (MlflowException, ConnectionError) as error:
+        raise NotAvailable(f"the tracking server at {tracking_uri(store)} does not answer: {error}") from error
+
+
+def _experiment(client: Any, plan: Plan) -> str:
+    found = client.get_experiment_by_name(plan.grid.name)
+    return str(found.experiment_id if found else client.create_experiment(plan.grid.name))
 
 
 def _track_cell(client: Any, experiment: str, plan: Plan, cell: Cell) -> bool:

@@ -21,6 +21,7 @@ from typing import Any
 from cwdpo.base import files
 from cwdpo.base.context import StageContext
 from cwdpo.base.errors import StoreError, TrainingError
+from cwdpo.base.identity import digest
 from cwdpo.train.engine import Engine, Trainables
 
 log = logging.getLogger(__name__)
@@ -96,7 +97,7 @@ class Checkpoints:
         self.context.barrier()
         if self.context.rank.is_first:
             self.context.event("checkpoint", step=progress.step)
-            self._drop_old()
+            self._drop_old(path)
 
     def _save_by_name(self, path: Path, state: dict[str, Any], trainables: Trainables) -> None:
         from safetensors.torch import save_file
@@ -133,15 +134,19 @@ class Checkpoints:
         # DeepSpeed's loader unpickles; the folder was written by this program and its bytes were just verified.
         engine.deepspeed.load_checkpoint(str(path), tag="deepspeed", load_module_strict=False)
 
-    def _drop_old(self) -> None:
-        keep = max(self.context.execution.keep_checkpoints, 1)
-        for path in sorted(self.folder.glob("step-*"))[:-keep]:
-            shutil.rmtree(path, ignore_errors=True)
+    def _drop_old(self, newest: Path) -> None:
+        """Keep `newest` and those before it; what is beyond it was found damaged when this run resumed."""
+        before = sorted((path for path in self.folder.glob("step-*") if path.name <= newest.name), reverse=True)
+        kept = before[: max(self.context.execution.keep_checkpoints, 1)]
+        for path in self.folder.glob("step-*"):
+            if path not in kept:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _write_state(folder: Path, state: dict[str, Any]) -> None:
     entries = {name: {"bytes": size, "sha256": value} for name, size, value in _entries(folder)}
-    files.write_json(folder / "state.json", {**state, "files": entries})
+    whole = {**state, "files": entries}
+    files.write_json(folder / "state.json", {**whole, "digest": digest(whole)})
 
 
 def _entries(folder: Path) -> Iterator[tuple[str, int, str]]:
@@ -153,9 +158,12 @@ def _entries(folder: Path) -> Iterator[tuple[str, int, str]]:
 def _fault(folder: Path) -> str | None:
     """What is wrong with a checkpoint, or None."""
     try:
-        expected = files.read_json(folder / "state.json")["files"]
+        state = files.read_json(folder / "state.json")
+        if state.pop("digest") != digest(state):
+            return "state.json is changed"
+        expected = state["files"]
         found = {name: {"bytes": size, "sha256": value} for name, size, value in _entries(folder)}
-    except (OSError, KeyError, TypeError, StoreError) as error:
+    except (OSError, KeyError, TypeError, AttributeError, StoreError) as error:
         return str(error) or type(error).__name__
     wrong = [name for name in expected if found.get(name) != expected[name]]
     return f"{wrong[0]} is missing or changed" if wrong else None

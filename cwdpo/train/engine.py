@@ -135,36 +135,47 @@ class Trainables:
 
     def restore(self, weights: dict[str, Tensor], moments: dict[str, Tensor]) -> None:
         """Put back what `weights` and `moments` returned, under any ZeRO stage and world size."""
-        from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
-
         self._create_state()
         for name, parameter in self._named.items():
-            device = self._engine.device
+            self._set(parameter, weights[name], None)
             for key in MOMENTS:
-                value = moments[f"{name}|{key}"].to(device)
-                if self._engine.zero_stage == 0:
-                    self._engine._adamw.state[parameter][key].copy_(value)
-                else:
-                    safe_set_full_optimizer_state(parameter, value, key)
-            if self._engine.zero_stage:
-                safe_set_full_fp32_param(parameter, weights[name].to(device))
+                self._set(parameter, moments[f"{name}|{key}"], key)
         for state in self._engine._adamw.state.values():
-            state["step"] = moments["step"].reshape(()).to(state["step"])
+            state["step"] = moments["step"].reshape(()).clone()  # AdamW counts in place, in each state for itself
+
+    def _set(self, parameter: Any, value: Tensor, key: str | None) -> None:
+        """Replace a master weight (`key` None) or a moment by a full float32 tensor."""
+        from deepspeed import utils
+
+        value = value.to(self._engine.device)
+        if self._engine.zero_stage == 0:
+            (self._engine._adamw.state[parameter][key] if key else parameter.data).copy_(value)
+        elif self._engine.zero_stage == 3:  # DeepSpeed's setter of full tensors fails where the ranks do not divide one
+            part = _partition(value, parameter.ds_tensor.numel(), self._engine.deepspeed.global_rank)
+            set_moment, set_weight = utils.safe_set_local_optimizer_state, utils.safe_set_local_fp32_param
+            set_moment(parameter, part, key) if key else set_weight(parameter, part)
+        else:
+            set_moment, set_weight = utils.safe_set_full_optimizer_state, utils.safe_set_full_fp32_param
+            set_moment(parameter, value, key) if key else set_weight(parameter, value)
 
     def _create_state(self) -> None:
-        """Make AdamW allocate its state, which it does lazily, by one step that changes nothing."""
+        """Allocate AdamW's state, which it does itself at its first step only."""
         import torch
 
-        adamw = self._engine._adamw
-        parameters = [parameter for group in adamw.param_groups for parameter in group["params"]]
-        if any(parameter not in adamw.state for parameter in parameters):
-            for group in adamw.param_groups:
-                group["lr"] = 0.0
-            for parameter in parameters:
-                parameter.grad = torch.zeros_like(parameter)
-            adamw.step()
-            for parameter in parameters:
-                parameter.grad = None
-        link = getattr(self._engine.deepspeed.optimizer, "_lazy_init_hp_params_optimizer_state", None)
+        adamw, optimizer = self._engine._adamw, self._engine.deepspeed.optimizer
+        owned = [parameter for group in adamw.param_groups for parameter in group["params"]]
+        # ZeRO-3 lends AdamW one partition at a time, at each step.
+        for parameter in optimizer.fp32_partitioned_groups_flat if self._engine.zero_stage == 3 else owned:
+            moments = {key: torch.zeros_like(parameter) for key in MOMENTS}
+            adamw.state[parameter] = {"step": torch.zeros(()), **moments}
+        link = getattr(optimizer, "_lazy_init_hp_params_optimizer_state", None)
         if link:
             link()
+
+
+def _partition(value: Tensor, size: int, rank: int) -> Tensor:
+    """The `size` numbers of a flattened tensor that ZeRO-3 keeps on `rank`; zeros beyond its end. Shape (size,)."""
+    import torch
+
+    mine = value.flatten()[size * rank : size * (rank + 1)]
+    return torch.nn.functional.pad(mine, (0, size - mine.numel()))

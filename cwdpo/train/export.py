@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from cwdpo.base import files
 from cwdpo.base.context import StageContext
 from cwdpo.train.config import TrainingSpec
 from cwdpo.train.engine import Engine, Trainables
@@ -25,17 +26,21 @@ def save_policy(context: StageContext, engine: Engine, processor: Any, spec: Tra
 
 
 def _save_adapter(model: Any, weights: dict[str, Any], folder: Path, dtype: str) -> None:
-    """A folder that `PeftModel.from_pretrained` loads."""
+    """A folder that `PeftModel.from_pretrained` loads; equal adapters have equal bytes, wherever the model lies."""
     import torch
 
     target = getattr(torch, dtype)
     model.save_pretrained(folder, state_dict={name: value.to(target) for name, value in weights.items()})
     (folder / "README.md").unlink(missing_ok=True)  # an empty model card
+    config = folder / "adapter_config.json"
+    files.write_json(config, {**files.read_json(config), "base_model_name_or_path": None})
 
 
 def _full_weights(engine: Engine) -> dict[str, Any] | None:
     """All weights of the model on rank 0; under ZeRO-3 they are gathered first."""
     if engine.zero_stage == 3:
+        # What transformers noted while it loaded into partitions would give the parameters names of no checkpoint.
+        engine.model._weight_conversions = None
         gathered: dict[str, Any] | None = engine.deepspeed._zero3_consolidated_16bit_state_dict()
         return gathered
     weights: dict[str, Any] = engine.model.state_dict()

@@ -49,7 +49,9 @@ def run(context: StageContext) -> None:
     replica = Replica(context, spec.policy)
     collator = Collator(replica.processor, context.inputs["images"], context_length(replica.model))
     for index, write in replica.blocks(blocks):
-        rows = _score(replica, collator, blocks.members(index), context.execution.micro_batch)
+        members = blocks.members(index)
+        longest = blocks.members(0) if replica.lockstep else members
+        rows = _score(replica, collator, members, context.execution.micro_batch, len(longest))
         if write:
             blocks.write(index, rows)
     context.barrier()
@@ -57,12 +59,14 @@ def run(context: StageContext) -> None:
         files.write_jsonl(context.out / "reference.jsonl", blocks.rows())
 
 
-def _score(replica: Replica, collator: Collator, samples: Sequence[Sample], size: int) -> list[dict[str, Any]]:
-    """Rows of one block, `size` samples a forward pass."""
+def _score(
+    replica: Replica, collator: Collator, samples: Sequence[Sample], size: int, longest: int
+) -> list[dict[str, Any]]:
+    """Rows of one block, `size` samples a forward pass, in as many passes as a block of `longest` samples takes."""
     rows = []
-    for start in range(0, len(samples), size):
+    for start in range(0, longest, size):
         part = samples[start : start + size]
-        logps = _logps(replica, collator, part)
+        logps = _logps(replica, collator, part or samples[:1])
         for sample in part:
             mine, logps = logps[: 1 + len(sample.rejected)], logps[1 + len(sample.rejected) :]
             rows.append({"id": sample.id, "chosen": mine[0], "rejected": mine[1:]})

@@ -251,7 +251,9 @@ def test_generation_of_a_padded_block_equals_one_by_one(family: Family) -> None:
     assert len({answer.texts for answer in together}) == len(items)
     prefix = collator.prefix(items[0].image, items[0].prompt)
     plain = model.generate(**prefix, max_new_tokens=12, do_sample=False)[0, prefix["input_ids"].shape[1] :]
-    assert together[0].texts[0] == " ".join(collator.processor.tokenizer.decode(plain, skip_special_tokens=True).split())
+    assert together[0].texts[0] == " ".join(
+        collator.processor.tokenizer.decode(plain, skip_special_tokens=True).split()
+    )
 
 
 def test_the_context_is_the_language_models(family: Family) -> None:

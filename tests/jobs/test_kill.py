@@ -1,0 +1,347 @@
+"""Kill it at any line: what a grid becomes when its processes die at every write point and at random moments.
+
+The kills come from `faults/sitecustomize.py`, which the subprocesses load; the code under test knows nothing of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import (
+    MICRO,
+    REPO,
+    command,
+    copy_home,
+    cwdpo,
+    environment,
+    folder,
+    forget,
+    manifests,
+    node_of,
+    plan_of,
+    report,
+    states,
+    submit,
+    succeed,
+)
+
+from cwdpo.base.store import Store
+from cwdpo.jobs.events import events
+
+FAULTS = Path(__file__).resolve().parent / "faults"
+
+# name -> (call that makes it visible, path), in the order of the data path
+WRITE_POINTS = {
+    "plan": ("replace", r"/grids/micro/plan\.json$"),
+    "job file": ("replace", r"/submissions/.*/job-0001\.json$"),
+    "identity card": ("replace", r"/stage\.json$"),
+    "attempts folder": ("mkdir", r"/attempts$"),
+    "claim": ("rename", r"/attempts/\d+$"),
+    "events": ("open", r"/events\.jsonl$"),
+    "world aside": ("replace", r"/attempts/\d+/\.out\.[0-9a-f]+\.tmp$"),
+    "world": ("replace", r"/attempts/\d+/out$"),
+    "records": ("replace", r"/out/records\.jsonl$"),
+    "summary of pairs": ("replace", r"/store/pairs-[^/]+/.*/out/summary\.json$"),
+    "negatives": ("replace", r"/out/negatives\.jsonl$"),
+    "summary of negatives": ("replace", r"/store/negatives-[^/]+/.*/out/summary\.json$"),
+    "manifest": ("replace", r"/\.DONE\.[0-9a-f]+\.tmp$"),
+    "commit": ("link", r"/DONE$"),
+    "initial model": ("replace", r"/store/pretrain-[^/]+/partial/initial$"),
+    "inside a DeepSpeed checkpoint": ("open", r"/checkpoints/\.step-\d+\.1\.tmp/latest$"),
+    "DeepSpeed checkpoint": ("replace", r"/store/pretrain-[^/]+/partial/checkpoints/step-\d+$"),
+    "model folder": ("open", r"/store/pretrain-[^/]+/attempts/\d+/out/config\.json$"),
+    "inside an adapter checkpoint": ("replace", r"/store/stage\d-.*/checkpoints/\.step-[^/]*\.tmp/state\.json$"),
+    "adapter checkpoint": ("replace", r"/store/stage\d-.*/checkpoints/step-\d+$"),
+    "adapter folder": ("open", r"/store/stage\d-.*/out/adapter_config\.json$"),
+    "reference block": ("replace", r"/store/reference-[^/]+/partial/blocks/\d+\.jsonl$"),
+    "reference": ("replace", r"/out/reference\.jsonl$"),
+    "second block of answers": ("replace", r"/store/generate-[^/]+/partial/blocks/000001\.jsonl$"),
+    "generations": ("replace", r"/out/generations\.jsonl$"),
+    "settings": ("replace", r"/out/settings\.json$"),
+    "scores per item": ("replace", r"/out/items\.jsonl$"),
+    "scores": ("replace", r"/out/scores\.json$"),
+}
+WHO = ("worker", "cli", "all")
+RANDOM_KILLS = 10
+
+
+class Faults:
+    """A folder that tells subprocesses where to die, and what became of it."""
+
+    def __init__(self, folder: Path, points: dict[str, tuple[str, str]]) -> None:
+        self.folder = folder
+        (folder / "fired").mkdir(parents=True)
+        self.points: list[dict[str, Any]] = [
+            {"name": f"{when} {name}", "call": call, "target": target, "when": when}
+            for name, (call, target) in points.items()
+            for when in ("before", "after")
+        ]
+        for number, point in enumerate(self.points):
+            point["kill"] = WHO[number % len(WHO)]
+        (folder / "points.json").write_text(json.dumps(self.points))
+        self.environment = {"CWDPO_FAULTS": str(folder), "PYTHONPATH": f"{FAULTS}{os.pathsep}{REPO}"}
+
+    @property
+    def names(self) -> set[str]:
+        """Every point."""
+        return {point["name"] for point in self.points}
+
+    @property
+    def fired(self) -> set[str]:
+        """Points at which a process died."""
+        return {path.name for path in (self.folder / "fired").iterdir()}
+
+    def commits(self) -> Counter[str]:
+        """Stage folder -> how often a DONE was linked there."""
+        return Counter(Path(line).parent.name for line in (self.folder / "done.log").read_text().splitlines())
+
+
+def until_done(home: Path, faults: Faults, *arguments: object) -> int:
+    """Give the same command again and again until it ends well; returns how often it was needed."""
+    for number in range(1, 2 * len(faults.points) + 2):
+        done = submit(home, *arguments, **faults.environment)
+        if done.returncode == 0:
+            return number
+        assert done.returncode in (1, -signal.SIGKILL), f"{done.returncode}\n{done.stdout}\n{done.stderr}"
+        assert "Traceback" not in done.stderr, done.stderr
+    raise AssertionError("the campaign does not come to an end")
+
+
+def start(home: Path, *arguments: object, **more: str) -> subprocess.Popen[str]:
+    """A submit that goes on while the test does something to it."""
+    return subprocess.Popen(
+        command("submit", "-g", MICRO, "--home", home, "-c", "local", *arguments),
+        env=environment(**more), cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def children(pid: int) -> list[int]:
+    """Processes that `pid` started."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return [int(number) for number in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return []
+
+
+def marked(token: str) -> list[int]:
+    """Living processes with `token` in their environment."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):
+            if token.encode() in path.read_bytes():
+                found.append(int(path.parent.name))
+    return found
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 120.0) -> None:
+    """Wait until `condition` holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.02)
+
+
+def strike(home: Path, delay: float, everything: bool, faults: Faults) -> bool:
+    """Start a submit and kill it after `delay` seconds, alone or with every worker; False if it was over by then."""
+    running = start(home, **faults.environment)
+    try:
+        running.communicate(timeout=delay)
+    except subprocess.TimeoutExpired:
+        for pid in marked(str(faults.folder)) if everything else [running.pid]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        running.communicate()
+        return running.returncode == -signal.SIGKILL
+    assert running.returncode == 0
+    return False
+
+
+@pytest.mark.timeout(600)
+def test_killed_at_every_write_point_and_at_random_moments(finished: Path, tmp_path: Path) -> None:
+    began = time.monotonic()
+    faults = Faults(tmp_path / "faults", WRITE_POINTS)
+    home = tmp_path / "home"
+
+    # one seed: every write point once, before and after
+    submissions = until_done(home, faults, "-s", "seeds=[0]")
+    assert faults.fired == faults.names
+    points_done = time.monotonic()
+
+    # the other seed: at random moments
+    generator = random.Random(20)
+    fired, expected = 0, Counter(states(home).keys())
+    while fired < RANDOM_KILLS:
+        if strike(home, generator.uniform(0.5, 4.0), bool(fired % 2), faults):
+            fired += 1
+        else:  # a fast machine: nothing was left to interrupt
+            forget(home, node_of(home, "pretrain", "base/0"))
+            expected[folder(home, node_of(home, "pretrain", "base/0")).name] += 1
+    succeed(submit(home, **faults.environment))
+
+    assert manifests(home) == manifests(finished), "adapters, answers and scores have other bytes"
+    assert report(home) == report(finished)
+    assert set(states(home).values()) == {"done"}
+    assert faults.commits() == expected
+    assert not list(home.glob("store/*/partial")), "checkpoints were left behind"
+    print(
+        f"\n{len(faults.fired)} kills at write points in {submissions} submissions ({points_done - began:.0f} s),"
+        f" {fired} at random moments ({time.monotonic() - points_done:.0f} s)"
+    )
+
+
+def test_killed_while_taking_back_a_damaged_artefact(finished: Path, tmp_path: Path) -> None:
+    home = copy_home(finished, tmp_path / "home")
+    node = node_of(home, "negatives", "dpo/0")
+    (node.artefact(Store(home)).files / "negatives.jsonl").unlink()
+    faults = Faults(tmp_path / "faults", {"retirement": ("replace", r"/DONE\.retired$")})
+
+    assert until_done(home, faults) == 3
+    assert faults.fired == faults.names
+    assert manifests(home) == manifests(finished)
+    assert faults.commits() == {folder(home, node).name: 1}
+
+
+def test_killed_while_recording_a_failure(finished: Path, tmp_path: Path) -> None:
+    home = copy_home(finished, tmp_path / "home")
+    world = node_of(home, "world", "dpo/0")
+    forget(home, node_of(home, "negatives", "dpo/0"))
+    records = next(node for node in node_of(home, "negatives", "dpo/0").parents).artefact(Store(home)).files
+    good = (records / "records.jsonl").read_bytes()
+    # same size, so that only the byte-for-byte check of the worker notices
+    (records / "records.jsonl").write_bytes(good.replace(b"image", b"imagf", 1))
+    faults = Faults(tmp_path / "faults", {"failure": ("replace", r"/result\.json$")})
+
+    name = folder(home, node_of(home, "negatives", "dpo/0")).name
+    found = []
+    for _ in range(3):
+        assert submit(home, **faults.environment).returncode in (1, -signal.SIGKILL)
+        found.append(states(home)[name])
+    assert faults.fired == faults.names
+    assert found == ["interrupted", "failed", "failed"]
+
+    (records / "records.jsonl").write_bytes(good)
+    succeed(submit(home, **faults.environment))
+    assert manifests(home) == manifests(finished)
+    assert folder(home, world).is_dir()
+
+
+def test_ctrl_c_saves_and_leaves_no_process(finished: Path, tmp_path: Path) -> None:
+    home = copy_home(finished, tmp_path / "home")
+    node = node_of(home, "pretrain", "base/0")
+    forget(home, node)
+    running = start(home, CWDPO_TEST_TOKEN=str(tmp_path))
+    wait_for(lambda: (folder(home, node) / "attempts" / "1").is_dir())
+    running.send_signal(signal.SIGINT)
+    _, complaint = running.communicate(timeout=60)
+
+    assert running.returncode == 130
+    assert "interrupted; the same command goes on where it stopped" in complaint
+    assert "Traceback" not in complaint
+    assert marked(str(tmp_path)) == []
+    assert states(home)[folder(home, node).name] == "interrupted"
+    saved = [path.name for path in (node.artefact(Store(home)).partial / "checkpoints").iterdir()]
+    assert saved, "nothing was saved"
+
+    succeed(submit(home))
+    steps = [row["step"] for row in events(folder(home, node) / "attempts/2/events.jsonl") if row["event"] == "resumed"]
+    assert f"step-{steps[0]:06d}" == max(saved)
+    assert manifests(home) == manifests(finished)
+
+
+def test_second_ctrl_c_does_not_wait(finished: Path, tmp_path: Path) -> None:
+    home = copy_home(finished, tmp_path / "home")
+    forget(home, node_of(home, "pretrain", "base/0"))
+    running = start(home, CWDPO_TEST_TOKEN=str(tmp_path))
+    wait_for(lambda: children(running.pid))
+    time.sleep(1.0)  # the worker imports torch: it cannot answer for some seconds
+    running.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    asked = time.monotonic()
+    running.send_signal(signal.SIGINT)
+    running.communicate(timeout=60)
+
+    assert running.returncode == 130
+    assert time.monotonic() - asked < 2.0
+    assert marked(str(tmp_path)) == []
+
+
+def test_ctrl_c_on_a_terminal(finished: Path, tmp_path: Path) -> None:
+    home = copy_home(finished, tmp_path / "home")
+    forget(home, node_of(home, "pretrain", "base/0"))
+    terminal, inside = os.openpty()
+    running = subprocess.Popen(
+        command("submit", "-g", MICRO, "--home", home, "-c", "local"),
+        env=environment(CWDPO_TEST_TOKEN=str(tmp_path), TERM="xterm"), cwd=REPO, stdout=inside, stderr=inside,
+    )  # fmt: skip
+    os.close(inside)
+    wait_for(lambda: children(running.pid))
+    running.send_signal(signal.SIGINT)
+    shown = _everything(terminal)
+
+    assert running.wait(timeout=60) == 130
+    assert "goes on where it stopped" in shown
+    assert "Traceback" not in shown
+    assert marked(str(tmp_path)) == []
+
+
+def _everything(descriptor: int) -> str:
+    """What is written to a terminal until its last writer is gone."""
+    text = b""
+    with suppress(OSError):  # EIO is the end
+        while part := os.read(descriptor, 65536):
+            text += part
+    os.close(descriptor)
+    return text.decode(errors="replace")
+
+
+def test_two_submits_at_once_compute_nothing_twice(finished: Path, tmp_path: Path) -> None:
+    home = copy_home(finished, tmp_path / "home")
+    wired = plan_of(home).wired
+    again = {node.id: node for cell in ("sft/0", "cw_dpo/0") for node in wired[cell].nodes()}
+    forget(home, *[node for node in again.values() if node.stage.name != "pretrain"])
+    missing = [name for name, state in states(home).items() if state == "missing"]
+    assert len(missing) > 10
+    faults = Faults(tmp_path / "faults", {})
+
+    both = [start(home, **faults.environment) for _ in range(2)]
+    for running in both:
+        shown, complaint = running.communicate(timeout=300)
+        assert running.returncode == 0, f"{shown}\n{complaint}"
+        assert "FAILED" not in shown
+    assert faults.commits() == dict.fromkeys(missing, 1)
+    for name in missing:
+        assert _results(home, name) == ["published"], name
+    assert manifests(home) == manifests(finished)
+
+
+def _results(home: Path, name: str) -> Sequence[str]:
+    """What became of the attempts at a stage that began to compute."""
+    done = json.loads((home / "store" / name / "DONE").read_text())
+    found = []
+    for attempt in sorted((home / "store" / name / "attempts").glob("[0-9]*")):
+        if any(row["event"] == "started" for row in events(attempt / "events.jsonl")):
+            found.append("published" if str(done["attempt"]) == attempt.name else "in vain")
+    return found
+
+
+def test_a_finished_grid_is_left_alone(finished: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.glob("store/**/*")}
+    shown = succeed(submit(finished))
+    assert "33 of 33 stages done (0 computed now)" in shown
+    assert before == {path: path.stat().st_mtime_ns for path in finished.glob("store/**/*")}
+
+
+def test_status_of_a_finished_grid(finished: Path) -> None:
+    shown = json.loads(succeed(cwdpo("status", "-g", MICRO, "--home", finished, "--json")))
+    assert {state for cell in shown["cells"] for state in cell["stages"].values()} == {"done"}
+    assert shown["failures"] == {}

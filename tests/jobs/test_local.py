@@ -1,0 +1,273 @@
+"""What a grid does when something in it fails, is damaged, is missing or is out of date, on the local cluster."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import (
+    MICRO,
+    copy_home,
+    cwdpo,
+    folder,
+    forget,
+    manifests,
+    node_of,
+    plan_of,
+    report,
+    states,
+    submit,
+    succeed,
+)
+from ruamel.yaml import YAML
+
+from cwdpo.base.store import Store
+from cwdpo.cli.submit import Lines
+from cwdpo.jobs import local
+from cwdpo.jobs.clusters import LocalCluster
+from cwdpo.pipeline import Node
+
+
+@pytest.fixture
+def home(finished: Path, tmp_path: Path) -> Path:
+    """A finished micro grid to break."""
+    return copy_home(finished, tmp_path / "home")
+
+
+def value(tables: Any, case: str, metric: str) -> Any:
+    """One cell of the first table of a JSON report."""
+    return next(row["values"][metric] for row in tables[0]["rows"] if row["case"] == case)
+
+
+def row_of(home: Path, case: str, grid: Path = MICRO) -> dict[str, str]:
+    """Stage -> state of the first seed of a case, as `status` prints them."""
+    shown = json.loads(succeed(cwdpo("status", "-g", grid, "--home", home, "--json")))
+    return next(cell["stages"] for cell in shown["cells"] if cell["case"] == case)
+
+
+def out(home: Path, node: Node) -> Path:
+    """Folder of a node's finished files."""
+    return node.artefact(Store(home)).files
+
+
+# Failure
+
+
+@pytest.fixture
+def photographs(home: Path, tmp_path: Path) -> Path:
+    """A Karpathy data set outside the store: the micro world's files."""
+    return Path(shutil.copytree(out(home, node_of(home, "world", "base/0")), tmp_path / "photographs"))
+
+
+@pytest.fixture
+def mixed(photographs: Path, tmp_path: Path) -> Path:
+    """A grid with a case on that data set beside one of the micro grid's."""
+    content = YAML(typ="safe").load(MICRO)
+    data = {"source": "karpathy", "root": str(photographs), "images": "images"}
+    content["cases"] = {"photographs": {"data": data}, "sft": content["cases"]["sft"]}
+    content["seeds"] = [0]
+    YAML().dump(content, tmp_path / "mixed.yaml")
+    return tmp_path / "mixed.yaml"
+
+
+def test_a_failed_stage_stops_only_what_needs_it(home: Path, photographs: Path, mixed: Path) -> None:
+    image = sorted(photographs.glob("images/test/*.jpg"))[0]
+    good = image.read_bytes()
+    image.write_bytes(good[:300].ljust(len(good), b"\0"))  # cut off, at its old size: the same data digest
+    sibling = node_of(home, "generate", "sft/0")
+    forget(home, sibling, node_of(home, "score", "sft/0"))
+
+    done = submit(home, grid=mixed)
+    assert done.returncode == 1
+    assert "FAILED pairs" in done.stdout
+    assert image.name in done.stdout
+    assert "2 stage(s) wait for them" in done.stderr
+    assert set(row_of(home, "sft", mixed).values()) == {"done"}
+
+    found = row_of(home, "photographs", mixed)
+    assert found == {"pretrain": "done", "generate": "blocked", "score": "blocked"}
+    status = succeed(cwdpo("status", "-g", mixed, "--home", home))
+    assert image.name in status
+    assert "blocked" in status
+    (failure,) = json.loads(succeed(cwdpo("status", "-g", mixed, "--home", home, "--json")))["failures"].items()
+    assert failure[0].startswith("pairs-")
+    assert image.name in failure[1]
+    tables = report(home, grid=mixed)
+    assert value(tables, "photographs", "cider")["mean"] is None
+    assert value(tables, "photographs", "cider")["missing"] == ["blocked"]
+    assert value(tables, "sft", "cider")["mean"] > 0
+
+    image.write_bytes(good)
+    shown = succeed(submit(home, grid=mixed))
+    assert "(3 computed now)" in shown
+    assert set(states(home, mixed).values()) == {"done"}
+    attempts = sorted(path.name for path in (home / "store" / failure[0] / "attempts").iterdir())
+    assert attempts == ["1", "2"]
+    assert value(report(home, grid=mixed), "photographs", "cider")["mean"] is not None
+
+
+# Damage
+
+
+def test_damaged_artefacts_are_computed_again(home: Path, finished: Path) -> None:
+    reference, score = node_of(home, "reference", "dpo/0"), node_of(home, "score", "dpo/0")
+    rows = out(home, reference) / "reference.jsonl"
+    rows.write_bytes(rows.read_bytes()[:-10])
+    (out(home, score) / "items.jsonl").unlink()
+
+    found = states(home)
+    damaged = {name for name, state in found.items() if state == "damaged"}
+    assert damaged == {folder(home, reference).name, folder(home, score).name}
+    assert {found[name] for name in found.keys() - damaged} == {"done"}
+    assert row_of(home, "dpo")["score"] == "damaged"
+    cell = value(report(home), "dpo", "cider")
+    assert (cell["n"], cell["missing"]) == (1, ["damaged"])
+    assert [row["difference"] is None for row in report(home)[0]["rows"]] == [True, False, True, False]
+
+    shown = succeed(submit(home))
+    assert f"reference {reference.id[:16]} is damaged: computing it again" in shown
+    assert f"score {score.id[:16]} is damaged: computing it again" in shown
+    assert "(2 computed now)" in shown
+    assert manifests(home) == manifests(finished)
+    assert report(home) == report(finished)
+
+
+def test_a_changed_byte_is_never_reported_or_trained_on(home: Path) -> None:
+    """The size is the same, so that only reading every byte tells."""
+    score = out(home, node_of(home, "score", "dpo/0")) / "scores.json"
+    text = score.read_text()
+    score.write_text(text.replace('"items": 8', '"items": 9'))
+    assert score.stat().st_size == len(text.encode())
+    assert value(report(home), "dpo", "cider")["missing"] == ["damaged"]
+
+    records = out(home, node_of(home, "pairs", "dpo/0")) / "records.jsonl"
+    records.write_bytes(records.read_bytes().replace(b"circle", b"cercle"))
+    forget(home, node_of(home, "negatives", "dpo/0"))
+    done = submit(home)
+    assert done.returncode == 1
+    assert "records.jsonl is missing or changed since it was written" in done.stdout
+
+
+def test_nothing_computed_is_missing_in_a_report(tmp_path: Path) -> None:
+    tables = report(tmp_path / "home")
+    assert {value(tables, case, "cider")["mean"] for case in ("base", "sft", "dpo", "cw_dpo")} == {None}
+    assert value(tables, "base", "cider")["missing"] == ["missing"]
+
+
+# Java
+
+
+def test_without_java_only_cells_are_missing(home: Path, finished: Path, tmp_path: Path) -> None:
+    score = node_of(home, "score", "dpo/1")
+    forget(home, score)
+    (tmp_path / "bin").mkdir()
+    no_java = {"PATH": str(tmp_path / "bin"), "JAVA_HOME": ""}
+
+    succeed(submit(home, **no_java))
+    assert set(states(home).values()) == {"done"}
+    summary = json.loads((out(home, score) / "scores.json").read_text())
+    assert set(summary["metrics"].values()) == {None}
+    assert all(reason.startswith("not available: Java not found") for reason in summary["unavailable"].values())
+    cell = value(report(home), "dpo", "cider")
+    assert cell["n"] == 1
+    assert cell["std"] is None
+    assert "not available: Java not found" in cell["missing"][0]
+    succeed(cwdpo("report", "-g", MICRO, "--home", home))
+    text = (home / "grids" / "micro" / "report.md").read_text()
+    assert " (n=1, rest not available) |" in text
+    assert "dpo: not available: Java not found: install a Java runtime" in text
+    assert "0 computed now" in succeed(submit(home, **no_java))
+
+    shown = succeed(submit(home))
+    assert f"score {score.id[:16]} is incomplete: computing it again" in shown
+    assert "(1 computed now)" in shown
+    assert report(home) == report(finished)
+
+
+# Stale
+
+
+def make_stale(home: Path, node: Node) -> None:
+    """Pretend that `node` was computed by other code."""
+    path = folder(home, node) / "DONE"
+    done = json.loads(path.read_text())
+    done["provenance"]["sources"][node.stage.module] = "0123456789abcdef"
+    path.write_text(json.dumps(done))
+
+
+def test_stale_is_refused_until_the_user_decides(home: Path) -> None:
+    node = node_of(home, "generate", "base/0")
+    make_stale(home, node)
+    name = folder(home, node).name
+    assert {key for key, state in states(home).items() if state == "stale"} == {name}
+    before = {path: path.stat().st_mtime_ns for path in home.glob("store/**/*")}
+
+    done = submit(home)
+    assert done.returncode == 2
+    assert "1 finished artefact(s) were computed by other code: cwdpo.evaluate.generate changed since" in done.stderr
+    assert "--accept-stale" in done.stderr
+    assert "--recompute" in done.stderr
+    assert before == {path: path.stat().st_mtime_ns for path in home.glob("store/**/*")}
+    assert value(report(home), "base", "cider")["mean"] is not None
+
+    shown = succeed(submit(home, "--accept-stale"))
+    assert f"generate {node.id[:16]} accepted as it is" in shown
+    assert "(0 computed now)" in shown
+    assert states(home)[name] == "done"
+    succeed(submit(home))
+
+
+def test_recompute_takes_descendants_along(home: Path, finished: Path) -> None:
+    node, score = node_of(home, "generate", "base/0"), node_of(home, "score", "base/0")
+    make_stale(home, node)
+    shown = succeed(submit(home, "--recompute"))
+    assert {line for line in shown.splitlines() if line.endswith("computing it again")} == {
+        f"{entry.stage.name} {entry.id[:16]} is stale: computing it again" for entry in (node, score)
+    }
+    assert "(2 computed now)" in shown
+    assert (folder(home, node) / "attempts" / "1" / "DONE.retired").is_file()
+    assert json.loads((folder(home, node) / "DONE").read_text())["attempt"] == 2
+    assert set(states(home).values()) == {"done"}
+    assert manifests(home) == manifests(finished)
+
+
+# Scores share jobs
+
+
+class Never:
+    """Processes that do not end."""
+
+    def exit_status(self) -> None:
+        return None
+
+
+@pytest.mark.parametrize("taken", [0, 3])
+def test_scores_are_shared_out_without_what_others_compute(
+    home: Path, monkeypatch: pytest.MonkeyPatch, taken: int
+) -> None:
+    scores = [node for node in plan_of(home).nodes if node.stage.name == "score"]
+    forget(home, *scores)
+    for node in scores[:taken]:
+        node.artefact(Store(home)).claim({})  # by this process, which lives
+    jobs: list[list[str]] = []
+
+    def record(path: Path, *_: object) -> Never:
+        jobs.append([stage["id"] for stage in json.loads(path.read_text())["stages"]])
+        return Never()
+
+    monkeypatch.setattr(local, "launch", record)
+    plan = plan_of(home)
+    executor = local.LocalExecutor(plan, LocalCluster(kind="local", jobs=2), Lines(plan))
+    assert executor._turn()
+    assert executor._turn()
+    assert sorted(map(len, jobs)) == ([2, 2] if taken else [3, 4])
+    assert sorted(name for job in jobs for name in job) == sorted(node.id for node in scores[taken:])
+
+
+def test_every_stage_of_a_cell_is_wired(finished: Path) -> None:
+    names = [node.stage.name for node in plan_of(finished).wired["cw_dpo/0"].nodes()]
+    expected = "world pairs world pairs pretrain negatives stage1 negatives reference stage2 generate score"
+    assert sorted(names) == sorted(expected.split())
