@@ -37,7 +37,7 @@ lint: setup  ## ruff, mypy, the layers of the architecture, YAML files, README l
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports --no-timing
+	$(BIN)/lint-imports --no-logo
 	$(MAKE) --no-print-directory docs-check
 
 docs-check: setup  ## Every shipped YAML parses; every README link and command exists

@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 
 from cwdpo.base.config import Config, merged, read_yaml, validate, with_override
 from cwdpo.base.errors import ConfigError, name_valid
+from cwdpo.base.identity import canonical_json
 from cwdpo.base.runtime import Execution
 from cwdpo.data.sources import DataSource
 from cwdpo.evaluate.benchmarks import Benchmark
@@ -110,16 +111,27 @@ class GridFile(Config):
     cases: dict[str, dict[str, Any]] = Field(default={"default": {}}, min_length=1)
     """Name -> changes to the base, nested as in the base; `null` removes a section."""
     axes: dict[str, list[Any]] = {}
-    """Dotted key -> values; every case is run with every combination."""
+    """Dotted key -> values; every case that has the stage of a key is run with every combination."""
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     """Repetitions."""
+
+    @model_validator(mode="after")
+    def _distinct_seeds(self) -> GridFile:
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds: one occurs twice ({', '.join(map(str, self.seeds))})")
+        return self
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A named grid and its cells."""
+    """A named grid and its cells.
+
+    Attributes:
+        options: what was typed to name it, such as `--grid demo --set seeds=[0]`.
+    """
 
     name: str
+    options: str
     description: str
     cells: tuple[Cell, ...]
 
@@ -169,17 +181,21 @@ def load_grid(name: str, overrides: Mapping[str, Any] | None = None) -> Grid:
     grid = validate(GridFile, content, str(path))
     _check_used(grid, path, changes)
     cells = [cell for case, changed in grid.cases.items() for cell in _cells(grid, path, case, changed, changes)]
-    return Grid(path.stem, grid.description, tuple(cells))
+    typed = [f"--grid {name}", *(f"--set {key}={canonical_json(value)}" for key, value in (overrides or {}).items())]
+    return Grid(path.stem, " ".join(typed), grid.description, tuple(cells))
 
 
 def _cells(
     grid: GridFile, path: Path, case: str, changed: Mapping[str, Any], overrides: Mapping[str, Any]
 ) -> Iterator[Cell]:
     """The cells of one case: every combination of the axes, every seed."""
-    for values in product(*grid.axes.values()):
-        name = " ".join([case, *(f"{key}={value}" for key, value in zip(grid.axes, values, strict=True))])
-        content = merged(_with_model(grid.base), _with_model(changed))
-        for key, value in [*zip(grid.axes, values, strict=True), *_applicable(content, overrides)]:
+    start = merged(_with_model(grid.base), _with_model(changed))
+    axes = {key: values for key, values in grid.axes.items() if _applies(key, start)}
+    for values in product(*axes.values()):
+        point = list(zip(axes, values, strict=True))
+        name = " ".join([case, *(f"{key}={value}" for key, value in point)])
+        content = start
+        for key, value in [*point, *_applicable(start, overrides)]:
             content = _with_model(with_override(content, key, value))
         for seed in grid.seeds:
             where = f"{path}, case '{name}'"

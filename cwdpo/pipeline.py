@@ -214,8 +214,8 @@ class Wiring:
     def _benchmark(self, experiment: Experiment, benchmark: Benchmark, inputs: Mapping[str, Any]) -> Node:
         """Generation, then scoring."""
         own = dict(inputs)
-        if benchmark.data is not None:
-            own["images"], own["pairs"] = self._pairs(benchmark.data, "evaluate", experiment)
+        data = (benchmark.data or experiment.data).for_evaluation()
+        own["images"], own["pairs"] = self._pairs(data, "evaluate", experiment)
         sampled = benchmark.decoding.strategy == "sample"
         seed = experiment.seed if sampled else 0
         spec = GenerateSpec(policy=policy_of(experiment.model), benchmark=benchmark, seed=seed)
@@ -238,6 +238,6 @@ def _training(experiment: Experiment, optimization: Any) -> dict[str, Any]:
         "policy": policy_of(experiment.model),
         "tuning": experiment.tuning,
         "optimization": optimization,
-        "one_per_image": getattr(experiment.data, "captions_per_image", "all") == "draw",
+        "one_per_image": experiment.data.one_per_image,
         "seed": experiment.seed,
     }

@@ -82,6 +82,7 @@ def experiments(files: Path) -> dict[str, dict[str, Any]]:
     preferences = {"source": "preferences", "root": data}
     perturb, dataset = {"source": "perturb"}, {"source": "dataset"}
     sampled = {"name": "coco", "decoding": {"strategy": "sample"}}
+    beam = {"strategy": "beam", "beams": 3}
     return {
         "demo": {
             "data": demo,
@@ -89,7 +90,7 @@ def experiments(files: Path) -> dict[str, dict[str, Any]]:
             "tuning": {"name": "lora"},
             "stage1": {"objective": {"name": "sft_c"}, "negatives": perturb},
             "stage2": {"objective": {"name": "cw_dpo"}, "negatives": dataset},
-            "benchmarks": [{"name": "captions"}, sampled],
+            "benchmarks": [{"name": "captions", "decoding": beam}, sampled],
             "seed": 1,
         },
         "files": {
@@ -98,14 +99,17 @@ def experiments(files: Path) -> dict[str, dict[str, Any]]:
             "tuning": {"name": "full"},
             "stage1": {"objective": {"name": "sft_c"}, "negatives": dataset},
             "stage2": {"objective": {"name": "dpo"}, "negatives": perturb},
-            "benchmarks": [{"name": "flickr30k", "data": preferences}, {"name": "coco", "data": demo}],
+            "benchmarks": [
+                {"name": "flickr30k", "data": preferences, "decoding": beam},
+                {"name": "coco", "data": demo, "decoding": beam},
+            ],
             "seed": 1,
         },
         "preferences": {
             "data": preferences,
             "model": tiny,
             "stage1": {"objective": {"name": "sft"}},
-            "benchmarks": [{"name": "captions", "data": karpathy}],
+            "benchmarks": [{"name": "captions", "data": karpathy, "decoding": beam}],
             "seed": 1,
         },
     }
@@ -476,7 +480,7 @@ def digests(stage: str, spec: dict[str, Any]) -> dict[str, str]:
 def test_the_lexicon_is_a_source_of_negatives_by_rule_only() -> None:
     found = digests("negatives", {"negatives": {"source": "perturb"}, "portion": "stage1"})
     assert {"cwdpo.negatives.perturb", "cwdpo/negatives/lexicon.yaml"} <= set(found)
-    assert not any(name.startswith("cwdpo.base") for name in found)
+    assert [name for name in found if name.startswith("cwdpo.base")] == ["cwdpo.base.identity"], "seeds come from it"
     other = digests("negatives", {"negatives": {"source": "dataset"}, "portion": "stage1"})
     assert "cwdpo.negatives.dataset" in other
     assert "cwdpo/negatives/lexicon.yaml" not in other

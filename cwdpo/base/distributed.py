@@ -10,7 +10,9 @@ from cwdpo.base.runtime import Rank
 if TYPE_CHECKING:
     import torch
 
-TIMEOUT = datetime.timedelta(minutes=10)
+# Ranks wait for rank 0 while it writes and hashes 145 GB, and for slower ranks at the end of a generation. A rank that
+# dies is noticed by the launcher at once, not by this.
+TIMEOUT = datetime.timedelta(hours=6)
 
 
 def device_of(rank: Rank) -> torch.device:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from pydantic import Field
+
 from cwdpo.base.config import Config
 
 INFERENCE = Literal["replicate", "zero3", "tensor_parallel"]
@@ -17,22 +19,20 @@ class Execution(Config):
 
     zero_stage: Literal[0, 1, 2, 3] = 2
     """DeepSpeed ZeRO stage of training; 0 is refused with bf16 because its trajectory differs."""
-    micro_batch: int = 8
+    micro_batch: int = Field(default=8, gt=0)
     """Samples one rank takes in one forward pass; the global batch stays what the stage says."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass to save memory."""
-    checkpoint_every: int = 100
+    checkpoint_every: int = Field(default=100, gt=0)
     """Optimizer steps between checkpoints."""
-    keep_checkpoints: int = 2
+    keep_checkpoints: int = Field(default=2, gt=0)
     """Newest checkpoints kept while a stage runs; all go when it is done."""
-    log_every: int = 1
+    log_every: int = Field(default=1, gt=0)
     """Optimizer steps between two points of the training curve."""
     inference: INFERENCE = "replicate"
     """Replica of generation and reference passes: one process, all ranks under ZeRO-3, or tensor-parallel groups."""
-    replica_size: int = 1
+    replica_size: int = Field(default=1, gt=0)
     """Processes a tensor-parallel replica spans; must divide the number of ranks."""
-    threads: int = 0
-    """CPU threads a rank uses; 0 leaves it to the cluster profile."""
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
 """Digests of the code a stage is made of, so that an artefact made by other code can be marked stale.
 
 The digest is over the syntax tree without docstrings, so comments and formatting do not matter. Plumbing (`cwdpo.base`)
-is left out: what it changes is where and how files are kept, not what is computed. A data file beside a module that the
-module names (`lexicon.yaml`) counts by its bytes. The `__init__` files that register the members of unions are left out
-too: a stage depends on the objective, benchmark or source of negatives its own specification names, so adding another
-one makes nothing stale.
+is left out, for it changes where and how files are kept, not what is computed; only `identity`, which seeds are derived
+by, counts. A data file beside a module that the module names (`lexicon.yaml`) counts by its bytes. The `__init__` files
+that register the members of unions are left out too: a stage depends on the objective, benchmark or source of negatives
+its own specification names, so adding another one makes nothing stale.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from cwdpo.base.config import Config
 
 PACKAGE = Path(__file__).resolve().parent.parent
 PLUMBING = "cwdpo.base"
+SEEDS = "cwdpo.base.identity"
 
 
 def source_digests(module: str, spec: Config) -> dict[str, str]:
@@ -26,11 +27,15 @@ def source_digests(module: str, spec: Config) -> dict[str, str]:
     waiting = [module, *_modules_of(spec)]
     while waiting:
         name = waiting.pop()
-        if name not in found and not name.startswith(PLUMBING) and _path_of(name).is_file():
+        if name not in found and _counts(name) and _path_of(name).is_file():
             digests, imported = _read(_path_of(name), name)
             found |= digests
             waiting += imported
     return dict(sorted(found.items()))
+
+
+def _counts(name: str) -> bool:
+    return not name.startswith(PLUMBING) or name == SEEDS
 
 
 def changed_sources(recorded: dict[str, str], module: str, spec: Config) -> list[str]:

@@ -145,6 +145,11 @@ class Artefact:
         except FileNotFoundError:
             return False
 
+    def lineage(self) -> str:
+        """Digest of the code this artefact and everything before it was made by; "" before it is done."""
+        done = self.done()
+        return str(done["provenance"].get("lineage", "")) if done else ""
+
     def retire(self) -> None:
         """Take a finished artefact back so that it is computed again; its files stay in their attempt."""
         with files.writing(self.folder / "DONE"):
@@ -336,6 +341,11 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def content_digest(folder: Path) -> str:
-    """Digest of every file name and byte under `folder`."""
-    return digest({name: entry["sha256"] for name, entry in _manifest(folder).items()})
+def lineage(sources: Mapping[str, str], parents: Mapping[str, str]) -> dict[str, Any]:
+    """Provenance that tells whether an artefact still stands on what its parents are now.
+
+    Args:
+        sources: module -> digest of the code that computes it.
+        parents: role -> lineage of the artefact that was read.
+    """
+    return {"sources": dict(sources), "parents": dict(parents), "lineage": digest([sources, parents])}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from cwdpo.base.errors import CwdpoError
+from cwdpo.base.errors import CwdpoError, Interrupted
 from cwdpo.jobs.clusters import load_cluster
 from cwdpo.jobs.events import last_progress
 from cwdpo.jobs.local import LocalExecutor, Outcome
@@ -28,10 +29,17 @@ def submit_grid(plan: Plan, cluster_name: str | None, on_stale: OnStale) -> int:
     check_ranks(plan.grid, cluster.ranks)
     for line in prepare(plan, on_stale):
         typer.echo(line)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
     reporter = Bars(plan) if sys.stdout.isatty() else Lines(plan)
     with reporter:
         outcome = LocalExecutor(plan, cluster, reporter).run()
     return _conclude(plan, outcome)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    """A closed terminal or a `kill` ends the jobs as Ctrl-C does."""
+    raise Interrupted(f"stopped by {signal.Signals(number).name}; the same command goes on where it stopped")
 
 
 def _conclude(plan: Plan, outcome: Outcome) -> int:

@@ -5,20 +5,20 @@ Shapes: N rows, T tokens of the longest row.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cwdpo.base.errors import DataError
+from cwdpo.base.errors import DataError, ModelError
 from cwdpo.data.images import open_image
 from cwdpo.data.samples import Sample
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-PREFIXES_KEPT = 512  # preprocessed prefixes kept in memory; a 1,000-token image is about 5 MB
+KEPT_BYTES = 256 * 2**20  # of preprocessed images kept in memory by a rank; one of 1,000 tokens is about 19 MB
 
 
 @dataclass(frozen=True)
@@ -51,16 +51,30 @@ class Collator:
         self.processor = processor
         self.folder = folder
         self.context = context
-        self._prefix = lru_cache(maxsize=PREFIXES_KEPT)(self._encode_prefix)
+        self.ends = end_tokens(processor)
+        self._kept: OrderedDict[tuple[str, str], dict[str, Tensor]] = OrderedDict()
+        self._kept_bytes = 0
 
     def prefix(self, image: str, prompt: str) -> dict[str, Tensor]:
         """Image and prompt up to where the response starts; per-token entries have shape (1, T)."""
-        return self._prefix(image, prompt)
+        found = self._kept.get((image, prompt))
+        if found is None:
+            found = self._encode_prefix(image, prompt)
+            self._keep((image, prompt), found)
+        return found
+
+    def _keep(self, key: tuple[str, str], prefix: dict[str, Tensor]) -> None:
+        """Remember a preprocessed prefix while there is room; the oldest goes first."""
+        self._kept[key] = prefix
+        self._kept_bytes += _bytes(prefix)
+        while self._kept_bytes > KEPT_BYTES:
+            _, oldest = self._kept.popitem(last=False)
+            self._kept_bytes -= _bytes(oldest)
 
     def response_ids(self, text: str) -> list[int]:
         """Tokens of a response and the end-of-turn token."""
         tokenizer = self.processor.tokenizer
-        return [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+        return [*tokenizer(text, add_special_tokens=False)["input_ids"], self.ends[0]]
 
     def rows(self, rows: Sequence[tuple[Sample, str]]) -> ResponseBatch:
         """One row per (sample, response).
@@ -117,7 +131,27 @@ class Collator:
         begin = self.processor.tokenizer.bos_token
         written = bool(begin) and text.startswith(begin)  # by the template: the tokenizer must not add another
         encoded = self.processor(text=[text], images=[[picture]], return_tensors="pt", add_special_tokens=not written)
+        if "image_grid_thw" in encoded and "mm_token_type_ids" not in encoded:
+            raise ModelError("the processor gives no mm_token_type_ids: rotary positions of images would be wrong")
         return dict(encoded)
+
+
+def end_tokens(processor: Any) -> tuple[int, ...]:
+    """Tokens that end an answer: first the one the chat template ends a turn with, then the tokenizer's own."""
+    tokenizer = processor.tokenizer
+    answer = "answer"
+    turns = [("user", "question"), ("assistant", answer)]
+    messages = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in turns]
+    text = str(processor.apply_chat_template(messages, tokenize=False))
+    after = tokenizer(text[text.rindex(answer) + len(answer) :].strip(), add_special_tokens=False)["input_ids"]
+    special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
+    # A template may end a turn with nothing but a line break.
+    ends = [after[0]] if after and after[0] in special else []
+    return tuple(dict.fromkeys([*ends, tokenizer.eos_token_id]))
+
+
+def _bytes(prefix: dict[str, Tensor]) -> int:
+    return sum(value.nbytes for value in prefix.values())
 
 
 def _per_token(prefix: dict[str, Tensor]) -> set[str]:

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cwdpo.base.errors import DataError
 
@@ -21,7 +21,7 @@ def open_image(folder: Path, name: str) -> Image.Image:
     path = folder / name
     try:
         with Image.open(path) as image:
-            return image.convert("RGB")
+            return ImageOps.exif_transpose(image).convert("RGB")
     except FileNotFoundError as error:
         raise DataError(f"image {path}: no such file") from error
     except UnidentifiedImageError as error:

@@ -45,8 +45,8 @@ def read_karpathy(
 def _images(path: Path) -> list[dict[str, Any]]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such annotation file") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot read the annotation file: {error.strerror}") from error
     except (ValueError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: not valid JSON ({error})") from error
     images = content.get("images") if isinstance(content, dict) else None

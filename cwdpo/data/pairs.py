@@ -20,7 +20,7 @@ class PairsSpec(Config):
     data: DataSource
     """Format and prompt; the folder itself is a place, not part of the identity."""
     purpose: Literal["train", "evaluate"] = "train"
-    """Training data needs images for both stages; evaluation data may consist of one test split."""
+    """Training data needs images for both stages; of evaluation data only the val and test splits are kept."""
 
 
 def run(context: StageContext) -> None:
@@ -35,6 +35,8 @@ def run(context: StageContext) -> None:
     check_ids(records, str(folder))
     if spec.purpose == "train":
         _check_portions(records, str(folder))
+    else:
+        records = _held_out(records, str(folder))
     check_images(folder, (record.image for record in records), spec.data.check_images)
     write_records(context.out / "records.jsonl", records)
     files.write_json(context.out / "summary.json", _summary(records))
@@ -47,6 +49,13 @@ def _summary(records: list[Record]) -> dict[str, object]:
         "portions": dict(Counter(record.portion for record in records if record.split == "train")),
         "images": len({record.image_id for record in records}),
     }
+
+
+def _held_out(records: list[Record], where: str) -> list[Record]:
+    kept = [record for record in records if record.split != "train"]
+    if not kept:
+        raise DataError(f"{where}: nothing to evaluate on: there is no val or test split")
+    return kept
 
 
 def _check_portions(records: list[Record], where: str) -> None:

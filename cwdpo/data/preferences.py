@@ -44,8 +44,8 @@ def read_preferences(path: Path, prompt: str, stage1_share: float) -> list[Recor
 def _rows(path: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
     try:
         lines = path.read_text(encoding="utf-8").split("\n")  # splitlines would cut texts at U+2028 and the like
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot read the file: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text ({error})") from error
     for number, line in enumerate(lines, 1):

@@ -59,6 +59,8 @@ def clean_text(text: object, where: str) -> str:
     """`text` with white space collapsed; raises `DataError` when it is no text or empty."""
     if not isinstance(text, str):
         raise DataError(f"{where}: expected text, found {type(text).__name__}")
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise DataError(f"{where}: the text holds half of a character (a lone surrogate): {text!r}")
     cleaned = " ".join(text.split())
     if not cleaned:
         raise DataError(f"{where}: the text is empty")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from abc import abstractmethod
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
@@ -28,6 +28,19 @@ class Source(Config):
     """Share of the training images that Stage 1 takes; the rest is Stage 2's. By image, independent of seeds."""
     check_images: Annotated[Literal["decode", "exists"], Place()] = "decode"
     """Decode every image before training, or only look whether it is there (faster on slow file systems)."""
+
+    @property
+    def one_per_image(self) -> bool:
+        """True when an epoch trains on one caption of each image, drawn by seed."""
+        return getattr(self, "captions_per_image", "all") == "draw"
+
+    def for_evaluation(self) -> Self:
+        """The same data with what only training reads set back, so that it does not change what is evaluated."""
+        fields = type(self).model_fields
+        reset = {"prompt": fields["prompt"].default, "stage1_share": fields["stage1_share"].default}
+        if "captions_per_image" in fields:
+            reset["captions_per_image"] = "first"
+        return self.model_copy(update=reset)
 
     @abstractmethod
     def read(self, folder: Path) -> list[Record]:

@@ -11,7 +11,7 @@ from cwdpo.data.batches import Collator
 from cwdpo.data.records import read_records
 from cwdpo.evaluate.benchmarks import Benchmark
 from cwdpo.model.config import Policy
-from cwdpo.model.generate import Answer, Prompted, check_decoding, generate
+from cwdpo.model.generate import Answer, Prompted, generate
 from cwdpo.model.inference import Replica
 from cwdpo.model.load import context_length
 
@@ -29,7 +29,6 @@ def run(context: StageContext) -> None:
     """Write generations.jsonl (one row per item) and settings.json (what made it)."""
     spec: GenerateSpec = context.spec
     decoding = spec.benchmark.decoding
-    check_decoding(decoding)
     items = spec.benchmark.items(read_records(context.inputs["pairs"] / "records.jsonl"))
     blocks = Blocks(context, items, decoding.block)
     replica = Replica(context, spec.policy)

@@ -32,8 +32,11 @@ class LocalCluster(Config):
             ConfigError: more ranks than GPUs.
         """
         gpus, cores = gpu_count(), len(os.sched_getaffinity(0))
-        if gpus and self.ranks > gpus:
-            raise ConfigError(f"cluster.ranks: {self.ranks} ranks need as many GPUs, this machine shows {gpus}")
+        together = max(self.jobs, 1)
+        if gpus and self.ranks * together > gpus:
+            raise ConfigError(
+                f"cluster: {together} job(s) of {self.ranks} rank(s) take a GPU each, but this machine shows {gpus}"
+            )
         jobs = self.jobs or (gpus // self.ranks if gpus else max(1, min(4, cores // self.ranks)))
         threads = self.threads or max(1, cores // (jobs * self.ranks))
         return self.model_copy(update={"jobs": jobs, "threads": threads})

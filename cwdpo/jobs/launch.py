@@ -24,9 +24,12 @@ class Launched:
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def exit_status(self) -> int | None:
-        """None while running; the first non-zero status ends the other ranks too."""
+        """None while running; a non-zero status ends the other ranks too.
+
+        A rank that was killed counts before those that only noticed.
+        """
         statuses = [process.poll() for process in self.processes]
-        failed = [status for status in statuses if status]
+        failed = sorted(status for status in statuses if status)
         if failed:
             self.end(grace=0.0)
             return failed[0]

@@ -78,11 +78,11 @@ class LocalExecutor:
         self.count = 0
 
     def run(self) -> Outcome:
-        """Work until nothing is left that can be done; on Ctrl-C ask the jobs to save, then end them."""
+        """Work until nothing is left that can be done; when cut off, ask the jobs to save, then end them."""
         try:
             while self._turn():
                 time.sleep(POLL_SECONDS)
-        except KeyboardInterrupt:
+        except BaseException:  # Ctrl-C, a signal, a full disk: no job is left behind
             self._stop()
             raise
         blocked = [node for node in self._unfinished() if node.id not in self.failed]

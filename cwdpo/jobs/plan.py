@@ -52,13 +52,25 @@ class Plan:
         return result
 
     def changed(self, node: Node) -> list[str]:
-        """Modules that changed since a finished node was computed, unless that was accepted."""
+        """Modules that changed, and inputs recomputed, since a finished node was computed and last accepted."""
         artefact = node.artefact(self.store)
         done = artefact.done()
         assert done is not None, "only finished nodes can be stale"
         accepted = artefact.folder / "accepted.json"
         recorded = files.read_json(accepted) if accepted.exists() else done["provenance"]
-        return changed_sources(recorded["sources"], node.stage.module, node.spec)
+        changed = changed_sources(recorded["sources"], node.stage.module, node.spec)
+        now = self.lineages(node)
+        return changed + [f"{role} (computed anew)" for role in now if recorded["parents"].get(role) != now[role]]
+
+    def lineages(self, node: Node) -> dict[str, str]:
+        """Role -> lineage of each finished parent as it stands now."""
+        found = {role: entry.artefact(self.store) for role, entry in node.inputs.items() if isinstance(entry, Node)}
+        return {role: artefact.lineage() for role, artefact in found.items() if artefact.done()}
+
+    def unfinished_changed(self, node: Node) -> list[str]:
+        """Modules that changed since the unfinished work of a node was begun."""
+        path = node.artefact(self.store).partial / "sources.json"
+        return changed_sources(files.read_json(path)["sources"], node.stage.module, node.spec) if path.exists() else []
 
     def write(self) -> Path:
         """Write `grids/<name>/plan.json`, for people and for tracking."""

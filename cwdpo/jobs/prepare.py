@@ -19,21 +19,39 @@ def prepare(plan: Plan, on_stale: OnStale) -> list[str]:
     """Bring the store to where work can start; returns what was done, a line each.
 
     Raises:
-        ConfigError: finished artefacts were made by other code and nobody said what to do with them.
+        ConfigError: finished or unfinished work was made by other code and nobody said what to do with it.
     """
+    lines = [_retire(plan, node, "damaged") for node in _damaged(plan)]
     states = plan.states()
     for node in plan.nodes:
         if states[node.id] in ("done", "stale"):  # a kill between the commit and the tidying leaves checkpoints behind
             files.remove_tree(node.artefact(plan.store).partial)
-    lines = [_retire(plan, node, "damaged") for node in plan.nodes if states[node.id] == "damaged"]
     stale = [node for node in plan.nodes if states[node.id] == "stale"]
-    if stale and on_stale == "refuse":
-        raise ConfigError(_stale_message(plan, stale))
+    begun = [node for node in plan.nodes if states[node.id] != "running" and plan.unfinished_changed(node)]
+    if (stale or begun) and on_stale == "refuse":
+        raise ConfigError(_stale_message(plan, stale, begun))
     if on_stale == "accept":
-        lines += [_accept(plan, node) for node in stale]
-    elif stale:
-        lines += [_retire(plan, node, "stale") for node in _with_descendants(plan, stale)]
+        lines += [_accept(plan, node) for node in stale] + [_go_on(plan, node) for node in begun]
+    else:
+        # Children first: a kill in between must not leave a child standing on a parent that is computed anew.
+        lines += [_retire(plan, node, "stale") for node in reversed(_with_descendants(plan, stale))]
+        lines += [_start_over(plan, node) for node in begun]
     return lines + [_retire(plan, node, "incomplete") for node in _available_now(plan)]
+
+
+def _damaged(plan: Plan) -> list[Node]:
+    """Finished nodes with missing or changed files; those about to be read are checked byte by byte."""
+    states = plan.states()
+    waiting = [node for node in plan.nodes if states[node.id] not in ("done", "stale", "running")]
+    read = {parent.id for node in waiting for parent in node.parents}
+    read |= {node.id for node in plan.nodes if node.stage.name == "score"}
+    finished = [node for node in plan.nodes if states[node.id] in ("done", "stale")]
+    broken = {node.id for node in finished if node.id in read and _changed_bytes(plan, node)}
+    return [node for node in plan.nodes if states[node.id] == "damaged" or node.id in broken]
+
+
+def _changed_bytes(plan: Plan, node: Node) -> bool:
+    return bool(node.artefact(plan.store).missing_files(hashes=True))
 
 
 def _retire(plan: Plan, node: Node, why: str) -> str:
@@ -43,8 +61,20 @@ def _retire(plan: Plan, node: Node, why: str) -> str:
 
 def _accept(plan: Plan, node: Node) -> str:
     path = node.artefact(plan.store).folder / "accepted.json"
-    files.write_json(path, {"sources": source_digests(node.stage.module, node.spec)})
+    sources = source_digests(node.stage.module, node.spec)
+    files.write_json(path, {"sources": sources, "parents": plan.lineages(node)})
     return f"{node.stage.name} {node.id[:16]} accepted as it is"
+
+
+def _go_on(plan: Plan, node: Node) -> str:
+    path = node.artefact(plan.store).partial / "sources.json"
+    files.write_json(path, {"sources": source_digests(node.stage.module, node.spec)})
+    return f"{node.stage.name} {node.id[:16]}: going on with its unfinished work"
+
+
+def _start_over(plan: Plan, node: Node) -> str:
+    files.remove_tree(node.artefact(plan.store).partial)
+    return f"{node.stage.name} {node.id[:16]}: unfinished work dropped, starting over"
 
 
 def _with_descendants(plan: Plan, nodes: Iterable[Node]) -> list[Node]:
@@ -56,17 +86,19 @@ def _with_descendants(plan: Plan, nodes: Iterable[Node]) -> list[Node]:
     return [node for node in plan.nodes if node.id in affected and node.artefact(plan.store).done()]
 
 
-def _stale_message(plan: Plan, stale: list[Node]) -> str:
-    changed = sorted({module for node in stale for module in plan.changed(node)})
+def _stale_message(plan: Plan, stale: list[Node], begun: list[Node]) -> str:
+    changed = {module for node in stale for module in plan.changed(node)}
+    changed |= {module for node in begun for module in plan.unfinished_changed(node)}
+    names = ", ".join(sorted(changed)[:5]) + (" ..." if len(changed) > 5 else "")
     return (
-        f"{len(stale)} finished artefact(s) were computed by other code: {', '.join(changed[:5])}"
-        f"{' ...' if len(changed) > 5 else ''} changed since.\n"
-        "Say --accept-stale to keep them (the change does not touch results) or --recompute to compute them again."
+        f"{len(stale)} finished and {len(begun)} unfinished artefact(s) were computed by other code: {names} changed"
+        " since.\nSay --accept-stale to keep them (the change does not touch results) or --recompute to compute them"
+        " again."
     )
 
 
 def _available_now(plan: Plan) -> list[Node]:
-    """Finished scores that lack something for want of Java, where Java is there now."""
+    """Finished scores that lack something, where Java is there to try again."""
     try:
         find_java()
     except NotAvailable:
@@ -78,5 +110,4 @@ def _lacks(plan: Plan, node: Node) -> bool:
     artefact = node.artefact(plan.store)
     if artefact.state() != "done":
         return False
-    reasons = files.read_json(artefact.files / "scores.json")["unavailable"]
-    return any("Java" in reason for reason in reasons.values())
+    return bool(files.read_json(artefact.files / "scores.json")["unavailable"])

@@ -24,7 +24,7 @@ from cwdpo.base.context import StageContext
 from cwdpo.base.errors import Busy, CwdpoError, Interrupted
 from cwdpo.base.runtime import Execution, Rank
 from cwdpo.base.sources import source_digests
-from cwdpo.base.store import Attempt, Store
+from cwdpo.base.store import Attempt, Store, lineage
 from cwdpo.jobs.job import BUSY, StageJob
 from cwdpo.pipeline import STAGES
 from cwdpo.version import code_version
@@ -44,6 +44,8 @@ def main(path: Path) -> int:
         if any(STAGES[stage.stage].ranks for stage in stages):
             _prepare_torch(rank, job["threads"])
         for stage in stages:
+            if _Stop.requested():
+                raise Interrupted("stopped by a signal between two stages")
             Worker(store, stage, rank, path).run()
     except Busy as error:
         log.info("%s", error)
@@ -63,6 +65,8 @@ class Worker:
         self.store, self.job, self.rank, self.path = store, job, rank, path
         self.stage = STAGES[job.stage]
         self.spec = self.stage.spec.model_validate(job.spec)
+        self.sources = source_digests(self.stage.module, self.spec)
+        self.parents: dict[str, str] = {}
         self.artefact = store.artefact(job.stage, job.id)
 
     def run(self) -> None:
@@ -121,6 +125,7 @@ class Worker:
     def _compute(self, attempt: Attempt) -> None:
         if self.rank.is_first:
             attempt.start_heartbeat()
+            self._keep_sources()
             attempt.event("started", host=platform.node(), ranks=self.rank.world_size)
         context = StageContext(
             spec=self.spec,
@@ -136,6 +141,12 @@ class Worker:
         )
         importlib.import_module(self.stage.module).run(context)
 
+    def _keep_sources(self) -> None:
+        """Say which code the unfinished work is made by; `submit` asks before other code goes on with it."""
+        path = self.artefact.partial / "sources.json"
+        if not path.exists():
+            files.write_json(path, {"sources": self.sources})
+
     def _inputs(self) -> dict[str, Path]:
         """Folders of the inputs; those from the store are verified byte by byte before they are used."""
         folders = {}
@@ -145,6 +156,7 @@ class Worker:
             else:
                 artefact = self.store.artefact(entry["stage"], entry["id"])
                 folders[role] = artefact.verified_files() if self.rank.is_first else artefact.files
+                self.parents[role] = artefact.lineage()
         return folders
 
     def _barrier(self) -> None:
@@ -164,7 +176,7 @@ class Worker:
             "seconds": round(time.monotonic() - started, 3),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "packages": _versions(),
-            "sources": source_digests(self.stage.module, self.spec),
+            **lineage(self.sources, self.parents),
         }
 
 

@@ -27,24 +27,24 @@ class Checkpoint(Config):
     """Branch, tag or commit of a hub id."""
     dtype: Dtype = "bfloat16"
     """Precision of weights and activations; log-probabilities are summed in float32 either way."""
-    min_pixels: Annotated[int | None, Neutral(None)] = None
+    min_pixels: Annotated[int | None, Neutral(None)] = Field(default=None, gt=0)
     """Fewest pixels an image is resized to; None leaves it to the checkpoint."""
-    max_pixels: Annotated[int | None, Neutral(None)] = None
+    max_pixels: Annotated[int | None, Neutral(None)] = Field(default=None, gt=0)
     """Most pixels an image is resized to; None leaves it to the checkpoint."""
 
 
 class Pretraining(Config):
     """How the demo's tiny model learns to caption before the study starts: plain SFT of all parameters."""
 
-    batch_size: int = 32
+    batch_size: int = Field(default=32, gt=0)
     """Images per step."""
-    steps: int = 1200
+    steps: int = Field(default=1200, gt=0)
     """Optimizer steps."""
-    learning_rate: float = 3e-3
+    learning_rate: float = Field(default=3e-3, gt=0)
     """Peak learning rate."""
-    warmup: float = 0.05
+    warmup: float = Field(default=0.05, ge=0, lt=1)
     """Share of the steps in which the learning rate rises."""
-    weight_decay: float = 0.01
+    weight_decay: float = Field(default=0.01, ge=0)
     """AdamW's decoupled decay."""
     betas: tuple[float, float] = (0.9, 0.98)
     """AdamW's averaging factors."""
@@ -64,9 +64,9 @@ class Tiny(Config):
     """How long and how fast."""
     dtype: Dtype = "float32"
     """Precision of weights and activations."""
-    min_pixels: Annotated[int | None, Neutral(None)] = None
+    min_pixels: Annotated[int | None, Neutral(None)] = Field(default=None, gt=0)
     """As for a checkpoint."""
-    max_pixels: Annotated[int | None, Neutral(None)] = None
+    max_pixels: Annotated[int | None, Neutral(None)] = Field(default=None, gt=0)
     """As for a checkpoint."""
 
 
@@ -81,7 +81,7 @@ class Lora(Config):
     """Inner dimension."""
     alpha: int = Field(default=128, gt=0)
     """Scale: the update is multiplied by alpha / rank."""
-    dropout: Annotated[float, Neutral(0.0)] = 0.0
+    dropout: Annotated[float, Neutral(0.0)] = Field(default=0.0, ge=0, lt=1)
     """0 keeps results independent of the micro-batch and the number of ranks."""
     seed: int = 0
     """Added to the stage's seed for the initial A matrices; B starts at 0."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cwdpo.base.config import Config, Neutral
 
@@ -26,3 +26,11 @@ class Decoding(Config):
     """Sampling only: smallest set of tokens with this much probability."""
     block: int = Field(default=32, gt=0)
     """Items decoded together: the unit of sharding and resume."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Decoding:
+        if self.strategy == "beam" and self.candidates > self.beams:
+            raise ValueError(f"candidates ({self.candidates}) exceeds beams ({self.beams})")
+        if self.strategy == "greedy" and self.candidates > 1:
+            raise ValueError(f"greedy decoding has one answer, not {self.candidates}; use strategy beam or sample")
+        return self

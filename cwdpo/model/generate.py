@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cwdpo.base.errors import ConfigError
 from cwdpo.base.identity import seed_from
 from cwdpo.data.batches import Collator, left_padded
 from cwdpo.model.decoding import Decoding
@@ -34,14 +33,6 @@ class Answer:
     truncated: bool
 
 
-def check_decoding(decoding: Decoding) -> None:
-    """Raise `ConfigError` for settings that contradict each other."""
-    if decoding.strategy == "beam" and decoding.candidates > decoding.beams:
-        raise ConfigError(f"decoding.candidates: {decoding.candidates} exceeds decoding.beams ({decoding.beams})")
-    if decoding.strategy == "greedy" and decoding.candidates > 1:
-        raise ConfigError("decoding.candidates: greedy decoding has one answer; use strategy beam or sample")
-
-
 def generate(
     replica: Replica, collator: Collator, items: Sequence[Prompted], decoding: Decoding, seed: int
 ) -> list[Answer]:
@@ -56,20 +47,20 @@ def generate(
     with torch.no_grad():
         output = replica.model.generate(
             **{key: value.to(replica.device) for key, value in inputs.items()},
-            **_options(replica, decoding, names, seed),
+            **_options(replica, decoding, names, seed, collator.ends),
         )
     answers = output[:, start:].reshape(len(items), decoding.candidates, -1)
-    return [_answer(replica.processor.tokenizer, rows) for rows in answers]
+    return [_answer(replica.processor.tokenizer, rows, collator.ends) for rows in answers]
 
 
-def _options(replica: Replica, decoding: Decoding, names: list[str], seed: int) -> dict[str, Any]:
+def _options(replica: Replica, decoding: Decoding, names: list[str], seed: int, ends: Sequence[int]) -> dict[str, Any]:
     tokenizer = replica.processor.tokenizer
     options: dict[str, Any] = {
         "max_new_tokens": decoding.max_new_tokens,
         "do_sample": False,
         "num_beams": decoding.beams if decoding.strategy == "beam" else 1,
         "num_return_sequences": decoding.candidates if decoding.strategy == "beam" else 1,
-        "eos_token_id": tokenizer.eos_token_id,
+        "eos_token_id": list(ends),
         "pad_token_id": tokenizer.pad_token_id,
         "synced_gpus": replica.lockstep,
         # The checkpoint's own sampling settings must not leak into a run that did not ask for them.
@@ -112,9 +103,9 @@ def _top_p(logits: Tensor, top_p: float) -> Tensor:
     return logits.masked_fill((before >= top_p).scatter(1, order, before >= top_p), float("-inf"))
 
 
-def _answer(tokenizer: Any, rows: Tensor) -> Answer:
+def _answer(tokenizer: Any, rows: Tensor, ends: Sequence[int]) -> Answer:
     """Decode candidates of shape (candidates, T)."""
     texts = tuple(" ".join(tokenizer.decode(row, skip_special_tokens=True).split()) for row in rows)
     best = rows[0].tolist()
-    ended = tokenizer.eos_token_id in best
-    return Answer(texts, best.index(tokenizer.eos_token_id) + 1 if ended else len(best), not ended)
+    stop = next((place for place, token in enumerate(best) if token in ends), None)
+    return Answer(texts, len(best) if stop is None else stop + 1, stop is None)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 def load_policy_processor(policy: Policy, folder: Path) -> Any:
     """The processor, with the policy's pixel limits in place of the checkpoint's."""
     processor = load_processor(folder)
+    if processor.tokenizer.pad_token_id is None:  # never attended to, so any token will do
+        processor.tokenizer.pad_token = processor.tokenizer.eos_token
     if policy.min_pixels or policy.max_pixels:
         _limit_pixels(processor.image_processor, policy.min_pixels, policy.max_pixels)
     return processor

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from cwdpo.base.config import Config
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,6 +44,43 @@ class Responses:
         """Share of the mean negative log-likelihood: mean over responses of -logp/L (or of -logp). Scalar."""
         nll = -self.logps / self.lengths if per_token else -self.logps
         return (nll * self.weights).sum() / max(self.total, 1)
+
+
+class Supervised(Config):
+    """What the step loop asks of a Stage-1 objective; the defaults fit one that carries nothing from step to step."""
+
+    name: str
+    reduction: Literal["token_mean", "sequence_sum"] = "token_mean"
+    """nll of one response: `-logp/L` (one scale for C and l_floor), or `-logp` (a long one exceeds C at once)."""
+
+    uses_rejected: ClassVar[bool] = False
+    """True when rejected responses enter the loss."""
+
+    @property
+    def needs_batch_mean(self) -> bool:
+        """True when the loss waits for the mean NLL of rejected responses over the current global batch."""
+        return False
+
+    @property
+    def per_token(self) -> bool:
+        """True when the nll of a response is `-logp/L`."""
+        return self.reduction == "token_mean"
+
+    def initial_state(self) -> State:
+        """What is carried, before the first step."""
+        return {}
+
+    def next_state(self, state: State, rejected_nll: float) -> State:
+        """What is carried after a step whose global mean NLL of rejected responses was `rejected_nll`."""
+        return state
+
+    def share(self, chosen: Responses, rejected: Responses, state: State) -> Tensor:
+        """This micro-batch's share of the loss. Scalar, nats."""
+        raise TypeError(f"{type(self).__name__} does not say what its loss is")
+
+    def penalty(self, rejected_nll: float) -> float:
+        """The true penalty at a global mean NLL of rejected responses, nats, for the training curve."""
+        return 0.0
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from cwdpo.base.config import Config
-from cwdpo.objectives.responses import Responses, State
+from cwdpo.objectives.responses import Responses, State, Supervised
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class SftC(Config):
+class SftC(Supervised):
     """`E[nll(y+)] + lambda * relu(C - E[nll(y-)])` (Eq. 4), expectations over the global batch."""
 
     name: Literal["sft_c"] = "sft_c"
@@ -23,8 +22,6 @@ class SftC(Config):
     """lambda of Eq. 4."""
     floor: float = 4.0
     """C of Eq. 4: nats per token (per response with `sequence_sum`) under which negatives are penalised."""
-    reduction: Literal["token_mean", "sequence_sum"] = "token_mean"
-    """nll of one response: `-logp/L`, or `-logp` (a 15-token negative then exceeds C from the first step)."""
     constraint_estimate: Literal["previous_step", "current_batch"] = "previous_step"
     """What E[nll(y-)] switches the penalty: the previous step's exact global mean (free; the first step is on), or
     this batch's, which is Eq. 4 to the letter and needs gradient accumulation 1."""
@@ -49,9 +46,8 @@ class SftC(Config):
 
         Where the switch agrees with this batch that is Eq. 4; the true penalty is logged by `penalty` either way.
         """
-        per_token = self.reduction == "token_mean"
-        gap = self.floor * rejected.fraction() - rejected.nll_share(per_token)
-        return chosen.nll_share(per_token) + self.weight * state["penalty_on"] * gap
+        gap = self.floor * rejected.fraction() - rejected.nll_share(self.per_token)
+        return chosen.nll_share(self.per_token) + self.weight * state["penalty_on"] * gap
 
     def penalty(self, rejected_nll: float) -> float:
         """`lambda * relu(C - E[nll(y-)])`, nats, for the training curve."""

@@ -95,11 +95,12 @@ def tables(plan: Plan) -> list[Table]:
 
 
 def _table(plan: Plan, states: dict[str, Shown], benchmark: str, twins: dict[str, str]) -> Table:
-    cases = {case: _nodes(plan, case, benchmark) for case in plan.grid.cases}
+    every = {case: _nodes(plan, case, benchmark) for case in plan.grid.cases}
+    cases = {case: nodes for case, nodes in every.items() if nodes}
     scores = {case: [_read(plan, node, states) for node in nodes] for case, nodes in cases.items()}
-    baseline = plan.grid.cases[0]
-    metrics = next(cell.experiment.benchmarks for cell in plan.grid.cells if cell.experiment.benchmarks)
-    headline = next(entry.headline for entry in metrics if entry.name == benchmark)
+    baseline = next(iter(cases))
+    entries = (entry for cell in plan.grid.cells for entry in cell.experiment.benchmarks)
+    headline = next(entry.headline for entry in entries if entry.name == benchmark)
     read = [score for found in scores.values() for score in found if isinstance(score, _Score)]
     rows = tuple(
         Row(
@@ -117,7 +118,8 @@ def _table(plan: Plan, states: dict[str, Shown], benchmark: str, twins: dict[str
 
 def _nodes(plan: Plan, case: str, benchmark: str) -> list[Node]:
     """Distinct score nodes of a case: seeds that share a deterministic result count once."""
-    nodes = [plan.wired[cell.name].scores[benchmark] for cell in plan.grid.cells if cell.case == case]
+    scores = [plan.wired[cell.name].scores for cell in plan.grid.cells if cell.case == case]
+    nodes = [found[benchmark] for found in scores if benchmark in found]
     return list({node.id: node for node in nodes}.values())
 
 

@@ -26,6 +26,7 @@ from cwdpo.pipeline import Node, Wired
 
 BATCH = 1000  # metrics MLflow takes in one call
 KEY = "cwdpo.digest"
+IDS = "cwdpo.ids"
 NOT_METRICS = frozenset({"time", "event", "step", "total"})
 
 
@@ -81,21 +82,27 @@ def _experiment(client: Any, plan: Plan) -> str:
 def _track_cell(client: Any, experiment: str, plan: Plan, cell: Cell) -> bool:
     """Write one cell; False when it is there already."""
     wired = plan.wired[cell.name]
-    key = digest([cell.name, [node.id for node in wired.nodes()]])
-    for run in client.search_runs([experiment], filter_string=f"tags.`{KEY}` = '{key}'"):
-        if run.info.status == "FINISHED":
+    ids = digest([cell.name, [node.id for node in wired.nodes()]])
+    key = digest([ids, [_attempt(plan, node) for node in wired.nodes()]])
+    for run in client.search_runs([experiment], filter_string=f"tags.`{IDS}` = '{ids}'"):
+        if run.info.status == "FINISHED" and run.data.tags.get(KEY) == key:
             return False
-        client.delete_run(run.info.run_id)
-    run = client.create_run(experiment, tags=_tags(cell, wired, key), run_name=cell.name)
+        client.delete_run(run.info.run_id)  # cut off half-way, or computed again since
+    run = client.create_run(experiment, tags={KEY: key, IDS: ids, **_tags(cell, wired)}, run_name=cell.name)
     _log_parameters(client, run.info.run_id, cell)
     _log_metrics(client, run.info.run_id, list(_metrics(plan, wired)))
     client.set_terminated(run.info.run_id, "FINISHED")
     return True
 
 
-def _tags(cell: Cell, wired: Wired, key: str) -> dict[str, str]:
+def _attempt(plan: Plan, node: Node) -> int:
+    done = node.artefact(plan.store).done()
+    return int(done["attempt"]) if done else 0
+
+
+def _tags(cell: Cell, wired: Wired) -> dict[str, str]:
     ids = {f"cwdpo.id.{node.stage.name}.{index}": node.id for index, node in enumerate(wired.nodes())}
-    return {KEY: key, "cwdpo.case": cell.case, "cwdpo.seed": str(cell.seed), **ids}
+    return {"cwdpo.case": cell.case, "cwdpo.seed": str(cell.seed), **ids}
 
 
 def _log_parameters(client: Any, run: str, cell: Cell) -> None:

@@ -18,11 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cwdpo.base import files
+from cwdpo.base import distributed, files
 from cwdpo.base.context import StageContext
 from cwdpo.base.errors import StoreError, TrainingError
 from cwdpo.base.identity import digest
 from cwdpo.train.engine import Engine, Trainables
+from cwdpo.train.saving import saving
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,15 @@ class Checkpoints:
         self.folder = context.partial / "checkpoints"
 
     def newest(self) -> Path | None:
-        """The newest checkpoint whose every byte is as written; damaged ones are reported and passed over."""
+        """The newest checkpoint whose every byte is as written, as rank 0 sees it. Collective.
+
+        Damaged ones are reported and passed over.
+        """
+        found: Path | None = self._newest() if self.context.rank.is_first else None
+        agreed: Path | None = distributed.from_first_rank(found, self.context.rank)
+        return agreed
+
+    def _newest(self) -> Path | None:
         for path in sorted(self.folder.glob("step-*"), reverse=True):
             fault = _fault(path)
             if fault is None:
@@ -74,7 +83,7 @@ class Checkpoints:
         """Bring the engine to where `path` was written.
 
         Raises:
-            TrainingError: full training resumed at another world size.
+            TrainingError: full training resumed at another world size or ZeRO stage.
         """
         state = files.read_json(path / "state.json")
         if self.full:
@@ -104,7 +113,7 @@ class Checkpoints:
 
         weights, moments = trainables.weights(), trainables.moments()
         if self.context.rank.is_first:
-            with files.folder_written_whole(path) as temporary:
+            with saving(path), files.folder_written_whole(path) as temporary:
                 save_file(weights, temporary / "weights.safetensors")
                 save_file(moments, temporary / "moments.safetensors")
                 _write_state(temporary, state)
@@ -115,12 +124,12 @@ class Checkpoints:
         if self.context.rank.is_first:
             files.remove_tree(hidden)
         self.context.barrier()
-        with files.writing(path):
+        with saving(path):
             engine.deepspeed.save_checkpoint(str(hidden), tag="deepspeed", exclude_frozen_parameters=True)
             self.context.barrier()
             if self.context.rank.is_first:
                 (hidden / "latest").unlink(missing_ok=True)
-                _write_state(hidden, {**state, "world_size": self.context.rank.world_size})
+                _write_state(hidden, {**state, "world_size": self.context.rank.world_size, "zero": engine.zero_stage})
                 files.sync_tree(hidden)
                 files.replace_folder(hidden, path)
 
@@ -130,6 +139,11 @@ class Checkpoints:
             raise TrainingError(
                 f"{path}: full training was started with {state['world_size']} ranks and cannot resume with {world};"
                 f" give the job {state['world_size']} ranks, or delete {self.folder} to start over"
+            )
+        if state["zero"] != engine.zero_stage and not {state["zero"], engine.zero_stage} <= {1, 2}:
+            raise TrainingError(
+                f"{path}: full training was started with ZeRO stage {state['zero']} and cannot resume with"
+                f" {engine.zero_stage}; set execution.zero_stage back, or delete {self.folder} to start over"
             )
         # DeepSpeed's loader unpickles; the folder was written by this program and its bytes were just verified.
         engine.deepspeed.load_checkpoint(str(path), tag="deepspeed", load_module_strict=False)

@@ -11,6 +11,8 @@ from cwdpo.base.config import Config, Neutral
 from cwdpo.model.config import Lora, Policy, Tuning
 from cwdpo.objectives import PreferenceObjective, SupervisedObjective
 
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
 
 class Optimization(Config):
     """AdamW with a warm-up and a decay, over global batches."""
@@ -19,7 +21,7 @@ class Optimization(Config):
     """Samples of a global batch: all ranks, all micro-batches of one optimizer step."""
     epochs: float = Field(default=1.0, gt=0)
     """Passes over the data; a fraction is rounded up to whole steps."""
-    max_steps: Annotated[int | None, Neutral(None)] = None
+    max_steps: Annotated[int | None, Neutral(None)] = Field(default=None, gt=0)
     """Stop after this many steps; the schedule ends there too."""
     learning_rate: float = Field(default=1e-5, gt=0)
     """Peak learning rate."""
@@ -29,11 +31,11 @@ class Optimization(Config):
     """Share of the steps in which the learning rate rises linearly."""
     weight_decay: float = Field(default=0.0, ge=0)
     """AdamW's decoupled decay."""
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     """AdamW's averaging factors."""
     clip: float = Field(default=1.0, ge=0)
     """Largest norm of the global gradient; 0 turns clipping off."""
-    max_length: Annotated[int | None, Neutral(None)] = None
+    max_length: Annotated[int | None, Neutral(None)] = Field(default=None, gt=0)
     """Most tokens of image, prompt and response; None is the model's context."""
 
     def total_steps(self, steps_per_epoch: int) -> int:

@@ -34,6 +34,8 @@ def engine_config(
         "gradient_accumulation_steps": accumulation,
         "gradient_clipping": optimization.clip,
         "bf16": {"enabled": dtype == "bfloat16"},
+        # Sums of bf16 gradients would depend on how a global batch is cut into micro-batches.
+        **({"data_types": {"grad_accum_dtype": "fp32"}} if dtype == "bfloat16" else {}),
         "zero_optimization": {"stage": execution.zero_stage, "overlap_comm": False},
         "zero_allow_untested_optimizer": True,
         "steps_per_print": 10**9,

@@ -9,6 +9,7 @@ from cwdpo.base import files
 from cwdpo.base.context import StageContext
 from cwdpo.train.config import TrainingSpec
 from cwdpo.train.engine import Engine, Trainables
+from cwdpo.train.saving import saving
 
 
 def save_policy(context: StageContext, engine: Engine, processor: Any, spec: TrainingSpec) -> None:
@@ -16,12 +17,14 @@ def save_policy(context: StageContext, engine: Engine, processor: Any, spec: Tra
     if spec.tuning.name == "lora":
         adapter = Trainables(engine).weights()
         if context.rank.is_first:
-            _save_adapter(engine.model, adapter, context.out, spec.policy.dtype)
+            with saving(context.out):
+                _save_adapter(engine.model, adapter, context.out, spec.policy.dtype)
     else:
         weights = _full_weights(engine)
         if context.rank.is_first:
-            engine.model.save_pretrained(context.out, state_dict=weights)
-            processor.save_pretrained(context.out)
+            with saving(context.out):
+                engine.model.save_pretrained(context.out, state_dict=weights)
+                processor.save_pretrained(context.out)
     context.barrier()
 
 

@@ -5,6 +5,7 @@ One row per sample in reference.jsonl: `{"id", "chosen", "rejected": [...]}`, na
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 from cwdpo.base import files
 from cwdpo.base.config import Config
 from cwdpo.base.context import Blocks, StageContext
-from cwdpo.base.errors import DataError, StoreError
+from cwdpo.base.errors import DataError, StoreError, TrainingError
 from cwdpo.data.batches import Collator
 from cwdpo.data.samples import Sample, load_samples
 from cwdpo.model.config import Policy
@@ -69,6 +70,8 @@ def _score(
         logps = _logps(replica, collator, part or samples[:1])
         for sample in part:
             mine, logps = logps[: 1 + len(sample.rejected)], logps[1 + len(sample.rejected) :]
+            if not all(map(math.isfinite, mine)):
+                raise TrainingError(f"sample '{sample.id}': its log-probabilities under the reference are {mine}")
             rows.append({"id": sample.id, "chosen": mine[0], "rejected": mine[1:]})
     return rows
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cwdpo.base import distributed
 from cwdpo.base.context import StageContext
 from cwdpo.base.runtime import Rank
 from cwdpo.data.samples import Sample, load_samples
-from cwdpo.objectives.responses import Responses
+from cwdpo.objectives.responses import Responses, Supervised
 from cwdpo.train.config import Stage1Spec
 from cwdpo.train.loop import Scored, Shares, Trainer
 
@@ -28,7 +28,7 @@ def run(context: StageContext) -> None:
 class SupervisedTask:
     """Scores chosen (and rejected) responses and hands them to the objective."""
 
-    def __init__(self, objective: Any, rank: Rank) -> None:
+    def __init__(self, objective: Supervised, rank: Rank) -> None:
         self.objective = objective
         self.rank = rank
         self.accumulates = not objective.needs_batch_mean
@@ -39,15 +39,14 @@ class SupervisedTask:
 
     def initial_state(self) -> Mapping[str, float]:
         """The objective's."""
-        state: Mapping[str, float] = self.objective.initial_state()
-        return state
+        return self.objective.initial_state()
 
     def share(self, scored: Scored, state: Mapping[str, float]) -> tuple[Tensor, Shares]:
         """Share of the objective, and of the mean NLL of both kinds of response (nats per token)."""
         chosen, rejected = self._split(scored)
         logged = {"nll_chosen": chosen.nll_share(per_token=True).detach()}
         if rejected.total:
-            logged["nll_rejected"] = rejected.nll_share(self._per_token()).detach()
+            logged["nll_rejected"] = rejected.nll_share(self.objective.per_token).detach()
         if self.objective.needs_batch_mean and rejected.total:
             (mean,) = distributed.sum_over_ranks(logged["nll_rejected"].reshape(1), self.rank)
             state = self.objective.next_state(state, mean)
@@ -61,9 +60,6 @@ class SupervisedTask:
         means["penalty"] = self.objective.penalty(mean)
         means["penalty_active"] = float(means["penalty"] > 0)
         return dict(self.objective.next_state(state, mean))
-
-    def _per_token(self) -> bool:
-        return bool(self.objective.reduction == "token_mean")
 
     def _split(self, scored: Scored) -> tuple[Responses, Responses]:
         """Rows of chosen and of rejected responses, with their totals over the global batch."""

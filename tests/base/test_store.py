@@ -18,7 +18,7 @@ import pytest
 
 from cwdpo.base import files
 from cwdpo.base.errors import Busy, Fenced, StoreError
-from cwdpo.base.store import SILENT_SECONDS, Artefact, Attempt, Store, content_digest, process_started
+from cwdpo.base.store import SILENT_SECONDS, Artefact, Attempt, Store, process_started
 
 ROOT = Path(__file__).resolve().parents[2]
 IDENTITY = "0123456789abcdef" * 4
@@ -365,14 +365,6 @@ def test_stage_json_must_spell_the_same_identity(artefact: Artefact, tmp_path: P
     assert twin.folder == artefact.folder
     with pytest.raises(StoreError, match=rf"stage\.json: holds identity {IDENTITY}, expected {twin.identity}"):
         twin.describe({"stage": "pairs", "version": 1})
-
-
-def test_the_digest_of_a_folder_is_that_of_names_and_bytes(tmp_path: Path) -> None:
-    for folder in ("a", "b"):
-        files.write_text(tmp_path / folder / "x" / "1", "one")
-    assert content_digest(tmp_path / "a") == content_digest(tmp_path / "b")
-    (tmp_path / "b" / "x" / "1").write_text("two")
-    assert content_digest(tmp_path / "a") != content_digest(tmp_path / "b")
 
 
 # ---- places that cannot be written

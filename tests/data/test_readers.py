@@ -152,9 +152,9 @@ def test_a_file_that_is_no_karpathy_file_is_named(tmp_path: Path, text: str | by
 
 
 def test_missing_annotation_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"none\.json: no such annotation file"):
+    with pytest.raises(DataError, match=r"none\.json: cannot read the annotation file: No such file"):
         read_karpathy(tmp_path / "none.json", "", PROMPT, "first", 0.75)
-    with pytest.raises(DataError, match=r"none\.jsonl: no such file"):
+    with pytest.raises(DataError, match=r"none\.jsonl: cannot read the file: No such file"):
         read_preferences(tmp_path / "none.jsonl", PROMPT, 0.75)
 
 

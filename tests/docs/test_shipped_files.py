@@ -51,7 +51,9 @@ def test_model_parses(path: Path) -> None:
 
 
 def test_no_yaml_is_left_out() -> None:
-    tracked = subprocess.run(["git", "ls-files", "*.yaml", "*.yml"], cwd=ROOT, capture_output=True, text=True, check=True)
+    tracked = subprocess.run(
+        ["git", "ls-files", "*.yaml", "*.yml"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     covered = {"configs/grids", "configs/clusters", "configs/models", "tests/grids"}
     others = {name for name in tracked.stdout.split() if str(Path(name).parent) not in covered}
     assert others == {"cwdpo/negatives/lexicon.yaml"}, "a new YAML file needs a test that parses it"
@@ -81,7 +83,12 @@ def test_readme_commands_run(tmp_path: Path) -> None:
         words = shlex.split(command)[1:]
         swapped = [{"demo": "tests/grids/micro.yaml", "exported": str(tmp_path / "exported")}.get(w, w) for w in words]
         done = subprocess.run(
-            [sys.executable, "-m", "cwdpo", *swapped], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+            [sys.executable, "-m", "cwdpo", *swapped],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         assert done.stdout.strip(), command

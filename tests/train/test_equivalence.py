@@ -77,18 +77,14 @@ def assert_close(found: Path, expected: Path, tolerance: float) -> None:
 
 
 @pytest.mark.parametrize(("ranks", "zero"), VARIANTS)
-def test_stage1_is_the_same_everywhere(
-    variants: dict[Any, Any], start: dict[str, Any], ranks: int, zero: int
-) -> None:
+def test_stage1_is_the_same_everywhere(variants: dict[Any, Any], start: dict[str, Any], ranks: int, zero: int) -> None:
     folder, losses = variants[1, ranks, zero]
     assert losses == pytest.approx(start["losses1"], abs=2e-5)
     assert_close(folder, start["adapter"], 2e-4)
 
 
 @pytest.mark.parametrize(("ranks", "zero"), VARIANTS)
-def test_stage2_is_the_same_everywhere(
-    variants: dict[Any, Any], start: dict[str, Any], ranks: int, zero: int
-) -> None:
+def test_stage2_is_the_same_everywhere(variants: dict[Any, Any], start: dict[str, Any], ranks: int, zero: int) -> None:
     folder, losses = variants[2, ranks, zero]
     assert losses == pytest.approx(start["losses2"], abs=2e-5)
     assert_close(folder, start["trained"], 2e-4)

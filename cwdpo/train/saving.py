@@ -1,0 +1,22 @@
+"""Saying plainly that weights could not be written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cwdpo.base import files
+from cwdpo.base.errors import StoreError
+
+
+@contextmanager
+def saving(path: Path) -> Iterator[None]:
+    """`files.writing`, also for what safetensors and torch raise in place of an OSError when a disk is full."""
+    from safetensors import SafetensorError
+
+    try:
+        with files.writing(path):
+            yield
+    except (SafetensorError, RuntimeError) as error:
+        raise StoreError(f"cannot write {path}: {' '.join(str(error).split())}") from error
