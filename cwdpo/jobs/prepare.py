@@ -40,14 +40,19 @@ def prepare(plan: Plan, on_stale: OnStale) -> list[str]:
 
 
 def _damaged(plan: Plan) -> list[Node]:
-    """Finished nodes with missing or changed files; those about to be read are checked byte by byte."""
+    """Finished nodes with missing or changed files; scores, and what is about to be read, are checked byte by byte."""
     states = plan.states()
-    waiting = [node for node in plan.nodes if states[node.id] not in ("done", "stale", "running")]
-    read = {parent.id for node in waiting for parent in node.parents}
-    read |= {node.id for node in plan.nodes if node.stage.name == "score"}
-    finished = [node for node in plan.nodes if states[node.id] in ("done", "stale")]
-    broken = {node.id for node in finished if node.id in read and _changed_bytes(plan, node)}
-    return [node for node in plan.nodes if states[node.id] == "damaged" or node.id in broken]
+    damaged: list[Node] = []
+    read: set[str] = set()
+    for node in reversed(plan.nodes):
+        finished = states[node.id] in ("done", "stale")
+        checked = finished and (node.id in read or node.stage.name == "score")
+        broken = states[node.id] == "damaged" or (checked and _changed_bytes(plan, node))
+        if broken:
+            damaged.append(node)
+        if broken or not finished:
+            read |= {parent.id for parent in node.parents}
+    return damaged
 
 
 def _changed_bytes(plan: Plan, node: Node) -> bool:

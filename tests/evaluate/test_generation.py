@@ -15,6 +15,7 @@ import torch
 from harness import Micro
 from PIL import Image
 
+from cwdpo.base.config import validate
 from cwdpo.base.errors import ConfigError
 from cwdpo.base.files import read_json, read_jsonl, write_json
 from cwdpo.base.store import Store
@@ -23,7 +24,7 @@ from cwdpo.jobs.events import events
 from cwdpo.jobs.job import BUSY
 from cwdpo.model.config import Lora, Policy
 from cwdpo.model.decoding import Decoding
-from cwdpo.model.generate import GumbelNoise, check_decoding
+from cwdpo.model.generate import GumbelNoise
 from cwdpo.model.load import add_lora, load_model
 from cwdpo.model.tiny import TinyQwen, build_tiny_qwen
 from cwdpo.pipeline import Node
@@ -259,13 +260,13 @@ def test_temperature_sharpens_before_noise_is_added() -> None:
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
-        ({"strategy": "beam", "beams": 2, "candidates": 3}, "decoding.candidates: 3 exceeds decoding.beams"),
+        ({"strategy": "beam", "beams": 2, "candidates": 3}, r"candidates \(3\) exceeds beams \(2\)"),
         ({"candidates": 2}, "greedy decoding has one answer"),
     ],
 )
 def test_contradicting_settings_are_refused(settings: dict[str, Any], named: str) -> None:
     with pytest.raises(ConfigError, match=named):
-        check_decoding(Decoding(**settings))
+        validate(Decoding, settings, "decoding")
 
 
 def test_the_checkpoints_own_sampling_settings_do_not_leak(world: World, one: dict[Any, Path], tmp_path: Path) -> None:

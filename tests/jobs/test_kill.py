@@ -46,6 +46,7 @@ WRITE_POINTS = {
     "plan": ("replace", r"/grids/micro/plan\.json$"),
     "job file": ("replace", r"/submissions/.*/job-0001\.json$"),
     "identity card": ("replace", r"/stage\.json$"),
+    "code of unfinished work": ("replace", r"/partial/sources\.json$"),
     "attempts folder": ("mkdir", r"/attempts$"),
     "claim": ("rename", r"/attempts/\d+$"),
     "events": ("open", r"/events\.jsonl$"),
@@ -213,26 +214,18 @@ def test_killed_while_taking_back_a_damaged_artefact(finished: Path, tmp_path: P
 
 def test_killed_while_recording_a_failure(finished: Path, tmp_path: Path) -> None:
     home = copy_home(finished, tmp_path / "home")
-    world = node_of(home, "world", "dpo/0")
-    forget(home, node_of(home, "negatives", "dpo/0"))
-    records = next(node for node in node_of(home, "negatives", "dpo/0").parents).artefact(Store(home)).files
-    good = (records / "records.jsonl").read_bytes()
-    # same size, so that only the byte-for-byte check of the worker notices
-    (records / "records.jsonl").write_bytes(good.replace(b"image", b"imagf", 1))
     faults = Faults(tmp_path / "faults", {"failure": ("replace", r"/result\.json$")})
+    nothing_moves = "stage2.negatives={source: perturb, kinds: [action]}"  # no action in a world of shapes: it fails
+    plan = plan_of(home, nothing_moves)
+    node = next(node for node in plan.nodes if node.stage.name == "negatives" and not node.artefact(plan.store).done())
 
-    name = folder(home, node_of(home, "negatives", "dpo/0")).name
     found = []
     for _ in range(3):
-        assert submit(home, **faults.environment).returncode in (1, -signal.SIGKILL)
-        found.append(states(home)[name])
+        assert submit(home, "-s", nothing_moves, **faults.environment).returncode in (1, -signal.SIGKILL)
+        found.append(node.artefact(plan.store).state())
     assert faults.fired == faults.names
     assert found == ["interrupted", "failed", "failed"]
-
-    (records / "records.jsonl").write_bytes(good)
-    succeed(submit(home, **faults.environment))
     assert manifests(home) == manifests(finished)
-    assert folder(home, world).is_dir()
 
 
 def test_ctrl_c_saves_and_leaves_no_process(finished: Path, tmp_path: Path) -> None:
