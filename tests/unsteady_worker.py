@@ -32,6 +32,8 @@ def run_unsteadily(self: worker.Worker) -> None:
         plain_run(self)
     except CwdpoError as error:
         logging.info("passed over: %s", error)
+    finally:
+        worker._Stop.requested = lambda: False  # type: ignore[method-assign]
 
 
 def start(home: Path, nodes: Sequence[Node], steps: int, ranks: int = 1) -> Launched:

@@ -72,9 +72,19 @@ def _root(
 
 
 @app.command(epilog="Example: cwdpo plan --grid demo --set seeds=[0]")
-def plan(grid: GridOption, override: SetOption = None, home: HomeOption = None, as_json: JsonOption = False) -> None:
+def plan(
+    grid: GridOption,
+    cluster: ClusterOption = None,
+    override: SetOption = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Show the distinct stages of a grid and what is already done; computes nothing."""
+    from cwdpo.jobs.clusters import load_cluster
+    from cwdpo.jobs.plan import check_ranks
+
     found = _plan(grid, override, home)
+    check_ranks(found.grid, load_cluster(cluster).ranks)
     if as_json:
         _print_json(found.as_json())
     else:

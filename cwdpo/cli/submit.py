@@ -49,7 +49,7 @@ def _conclude(plan: Plan, outcome: Outcome) -> int:
     if outcome.failed:
         names = ", ".join(f"{node.stage.name} {node.id[:16]}" for node in outcome.failed)
         typer.echo(f"failed: {names}; {len(outcome.blocked)} stage(s) wait for them", err=True)
-        typer.echo(f"see `cwdpo status --grid {plan.grid.name}`; the same submit tries again", err=True)
+        typer.echo(f"see `cwdpo status {plan.grid.options}`; the same submit tries again", err=True)
         return 1
     return 0
 

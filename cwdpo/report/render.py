@@ -65,7 +65,7 @@ def markdown(found: list[Table]) -> str:
     dirty = ", with uncommitted changes" if version["dirty"] else ""
     parts = [f"# {found[0].grid}\n"]
     parts += [_markdown_table(table) for table in found]
-    parts.append(f"Rendered by cwdpo {version['version']}, {commit}{dirty}: `cwdpo report --grid {found[0].grid}`\n")
+    parts.append(f"Rendered by cwdpo {version['version']}, {commit}{dirty}: `cwdpo report {found[0].options}`\n")
     return "\n".join(parts)
 
 
@@ -73,7 +73,9 @@ def _markdown_table(table: Table) -> str:
     titles = header(table)
     lines = [_line(titles), _line(["---"] + ["---:"] * (len(titles) - 1))]
     lines += [_line(cells(table, row)) for row in table.rows]
-    return "\n".join([f"## {table.benchmark}\n", *lines, "", *caption(table), ""])
+    origins = [f"- {row.case}: {', '.join(row.origins) or 'nothing yet'}" for row in table.rows]
+    where = ["", "Where the numbers come from (folders of the store; `stage.json` in each names its parents):", ""]
+    return "\n".join([f"## {table.benchmark}\n", *lines, "", *caption(table), *where, *origins, ""])
 
 
 def _line(entries: list[str]) -> str:

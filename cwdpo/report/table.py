@@ -8,6 +8,7 @@ from typing import Any
 
 from cwdpo.base import files
 from cwdpo.base.errors import ConfigError, DataError, StoreError
+from cwdpo.base.store import Artefact
 from cwdpo.jobs.plan import Plan, Shown
 from cwdpo.pipeline import Node
 from cwdpo.statistics.bootstrap import Interval, paired_bootstrap
@@ -49,19 +50,22 @@ class Row:
         values: metric -> value.
         difference: paired difference of per-item CIDEr (times 100) to the baseline, or None.
         marks: notes on the whole row, such as identical adapters.
+        origins: score folder and commit behind each result.
     """
 
     case: str
     values: dict[str, Value]
     difference: Interval | None
     marks: tuple[str, ...]
+    origins: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Table:
-    """One benchmark of one grid."""
+    """One benchmark of one grid; `options` names the grid on a command line."""
 
     grid: str
+    options: str
     benchmark: str
     metrics: tuple[str, ...]
     baseline: str
@@ -78,6 +82,7 @@ class _Score:
     summary: dict[str, Any]
     items: dict[str, dict[str, Any]]
     folder: str
+    commit: str
 
 
 def tables(plan: Plan) -> list[Table]:
@@ -108,12 +113,15 @@ def _table(plan: Plan, states: dict[str, Shown], benchmark: str, twins: dict[str
             {metric: _value(found, metric) for metric in headline},
             None if case == baseline else _difference(found, scores[baseline]),
             (twins[case],) if case in twins else (),
+            tuple(f"{score.folder} ({score.commit})" for score in found if isinstance(score, _Score)),
         )
         for case, found in scores.items()
     )
     items = max((score.summary["items"] for score in read), default=0)
     partial = any(score.summary["partial"] for score in read)
-    return Table(plan.grid.name, benchmark, tuple(headline), baseline, rows, items, partial, _notes(read))
+    return Table(
+        plan.grid.name, plan.grid.options, benchmark, tuple(headline), baseline, rows, items, partial, _notes(read)
+    )
 
 
 def _nodes(plan: Plan, case: str, benchmark: str) -> list[Node]:
@@ -134,9 +142,20 @@ def _read(plan: Plan, node: Node, states: dict[str, Shown]) -> _Score | str:
     try:
         folder = artefact.verified_files()
         rows = files.read_jsonl(folder / "items.jsonl")
-        return _Score(files.read_json(folder / "scores.json"), {row["id"]: row for row in rows}, artefact.folder.name)
+        items = {row["id"]: row for row in rows}
+        return _Score(files.read_json(folder / "scores.json"), items, artefact.folder.name, _commit(artefact))
     except StoreError:
         return "damaged"
+
+
+def _commit(artefact: Artefact) -> str:
+    """Commit of the code that computed an artefact."""
+    done = artefact.done()
+    assert done is not None, "only finished scores are read"
+    found = done["provenance"]
+    if not found["commit"]:
+        return f"cwdpo {found['version']}"
+    return f"commit {str(found['commit'])[:12]}{' with changes' if found['dirty'] else ''}"
 
 
 def _worst_ancestor(node: Node, states: dict[str, Shown]) -> Shown:

@@ -101,7 +101,7 @@ def test_scoring_a_finished_grid_again_needs_no_torch(finished: Path) -> None:
 def test_plan_on_an_empty_home_computes_nothing(tmp_path: Path) -> None:
     home = tmp_path / "home"
     shown = succeed(cwdpo("plan", "-g", MICRO, "--home", home))
-    assert "8 cells, 33 distinct stages (76 if nothing were shared), 0 done" in shown
+    assert "8 cells, 34 distinct stages (82 if nothing were shared), 0 done" in shown
     assert not home.exists()
     succeed(cwdpo("status", "-g", MICRO, "--home", home))
     assert not home.exists()

@@ -159,7 +159,12 @@ def test_report_file_and_json_agree(finished: Path, tmp_path: Path, table: Table
     for row in table.rows:
         assert "| " + " | ".join(cells(table, row)) + " |" in text
     assert "Rendered by cwdpo" in text
-    assert "cwdpo report --grid micro" in text
+    assert f"`cwdpo report --grid {MICRO}`" in text
+    for row in table.rows:
+        assert f"- {row.case}: {', '.join(row.origins)}" in text
+        assert len(row.origins) == (1 if row.case == "base" else 2)
+        for origin in row.origins:
+            assert (finished / "store" / origin.split()[0] / "stage.json").is_file()
     files.write_json(tmp_path / "table.json", as_json([table]))  # plain numbers, no NaN
     assert json.loads((tmp_path / "table.json").read_text())[0]["rows"][1]["difference"]["n"] == 8
 
