@@ -73,7 +73,7 @@ class Plan:
         return changed_sources(files.read_json(path)["sources"], node.stage.module, node.spec) if path.exists() else []
 
     def write(self) -> Path:
-        """Write `grids/<name>/`: `grid.json`, every cell with all its settings, and `plan.json`, its nodes and states."""
+        """Write `grids/<name>/grid.json`, every cell with all its settings, and `plan.json`, its nodes and states."""
         folder = self.store.home / "grids" / self.grid.name
         cells = {cell.name: cell.experiment.model_dump(mode="json") for cell in self.grid.cells}
         files.write_json(folder / "grid.json", {"options": self.grid.options, "cells": cells})
