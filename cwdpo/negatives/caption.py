@@ -137,7 +137,7 @@ class Caption:
 
 
 def _terms(text: str) -> Iterator[Term]:
-    found = list(re.finditer(r"[A-Za-z]+(?:[-'’][A-Za-z]+)*|\d+", text))  # noqa: RUF001
+    found = list(re.finditer(r"[A-Za-z]+(?:[-'\u2019][A-Za-z]+)*|\d+", text))
     words = [match[0].lower() for match in found]
     ends = [match.start() for match in found[1:]] + [len(text)]
     gaps = [text[match.end() : end].strip() for match, end in zip(found, ends, strict=False)]

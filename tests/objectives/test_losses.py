@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 from cwdpo.base.config import validate
@@ -26,8 +27,6 @@ from cwdpo.train.loop import Scored
 from cwdpo.train.reference import ReferenceLogps
 from cwdpo.train.stage1 import SupervisedTask
 from cwdpo.train.stage2 import PreferenceTask
-
-torch: Any = pytest.importorskip("torch")
 
 LN3 = math.log(3)
 ON, OFF = {"penalty_on": 1.0}, {"penalty_on": 0.0}
@@ -348,7 +347,7 @@ def trl_loss(log_probs: Any, mask: Any, reference: Pairs, beta: float) -> Any:
     """What TRL's own trainer computes from these token log-probabilities. Shapes: (2P, T - 1), (2P, T)."""
     from collections import defaultdict
 
-    trainers = pytest.importorskip("trl.trainer.dpo_trainer")
+    from trl.trainer import dpo_trainer as trainers
 
     zeros = torch.zeros_like(log_probs)
     outputs = SimpleNamespace(log_probs=log_probs, entropy=zeros, mean_logits=zeros, is_top1=zeros.bool())
