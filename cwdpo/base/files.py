@@ -117,11 +117,21 @@ def folder_written_whole(path: Path) -> Iterator[Path]:
     try:
         with writing(path):
             yield temporary
+            share_with_group(temporary)
             sync_tree(temporary)
             replace_folder(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def share_with_group(folder: Path) -> None:
+    """Give every file the mode the umask asks for; some libraries write through private temporary files."""
+    umask = os.umask(0)
+    os.umask(umask)
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(0o666 & ~umask)
 
 
 def sync_tree(folder: Path) -> None:

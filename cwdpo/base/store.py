@@ -262,7 +262,7 @@ class Attempt:
         done = self.artefact.folder / "DONE"
         temporary = files.temporary_beside(done)
         with files.writing(self.out):
-            _share_with_group(self.out)
+            files.share_with_group(self.out)
             files.sync_tree(self.out)
             content = {"attempt": self.number, "files": _manifest(self.out), "provenance": dict(provenance)}
         files.write_json(temporary, content)
@@ -291,15 +291,6 @@ def _link_once(temporary: Path, target: Path) -> None:
     finally:
         temporary.unlink(missing_ok=True)
     files.fsync_folder(target.parent)
-
-
-def _share_with_group(folder: Path) -> None:
-    """Give every file the mode the umask asks for; some libraries write through private temporary files."""
-    umask = os.umask(0)
-    os.umask(umask)
-    for path in folder.rglob("*"):
-        if path.is_file():
-            path.chmod(0o666 & ~umask)
 
 
 def _manifest(folder: Path) -> dict[str, dict[str, Any]]:

@@ -56,7 +56,7 @@ def _copy_adapter(source: Path, adapter: Path, folder: Path) -> None:
 
 
 def _merge(policy: Node, source: Path, adapter: Path, folder: Path) -> None:
-    """The base model with the adapter's update added to its weights, and the processor."""
+    """The base model with the adapter's update added to its weights, its processor, and its other small files."""
     from cwdpo.model.load import load_lora, load_model, load_policy_processor
 
     assert isinstance(policy.spec, TrainingSpec), "a policy is what a training stage made"
@@ -64,3 +64,8 @@ def _merge(policy: Node, source: Path, adapter: Path, folder: Path) -> None:
     model = load_lora(load_model(settings, source), adapter, trainable=False).merge_and_unload()
     model.save_pretrained(folder)
     load_policy_processor(settings, source).save_pretrained(folder)
+    for path in source.iterdir():  # what our processor leaves aside, such as the video part, other programs ask for
+        if path.suffix in (".json", ".jinja", ".txt", ".model") and not path.name.endswith(".index.json"):
+            target = folder / path.name
+            if not target.exists():
+                shutil.copyfile(path, target)

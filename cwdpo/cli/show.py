@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cwdpo.jobs.status import COLUMNS, cell_statuses, failures
+from cwdpo.jobs.status import cell_statuses, failures
 from cwdpo.pipeline import STAGES
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def print_status(plan: Plan) -> None:
     """Cells x stages, then every failure with its reason."""
     table = Table(title=escape(plan.grid.name), title_justify="left")
     rows = cell_statuses(plan)
-    columns = [name for name in COLUMNS if any(name in row.stages for row in rows)]
+    columns = [name for name in STAGES if any(name in row.stages for row in rows)]
     for title in ("cell", *columns):
         table.add_column(title)
     for row in rows:

@@ -122,7 +122,8 @@ class Collator:
         if prefix + response > self.context:
             raise DataError(
                 f"record '{name}': {prefix + response} tokens ({prefix} of image and prompt, {response} of response),"
-                f" but the context is {self.context}; lower model.max_pixels, shorten the text or raise max_length"
+                f" but the limit is {self.context} (the model's context, or the stage's optimization.max_length where"
+                " that is lower): shorten the text, or lower model.max_pixels if the image takes most"
             )
 
     def _encode_prefix(self, image: str, prompt: str) -> dict[str, Tensor]:

@@ -9,6 +9,9 @@ from cwdpo.jobs.events import last_progress
 from cwdpo.jobs.plan import Plan, Shown
 
 COLUMNS = ("pretrain", "stage1", "stage2", "generate", "score")
+"""Stages that are always shown; data preparation is shown where it is not simply done or waiting."""
+
+TROUBLE = ("failed", "damaged", "interrupted", "running")
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ def cell_statuses(plan: Plan) -> list[CellStatus]:
     for cell in plan.grid.cells:
         shown: dict[str, str] = {}
         for node in plan.wired[cell.name].nodes():
-            if node.stage.name in COLUMNS:
+            if node.stage.name in COLUMNS or states[node.id] in TROUBLE:
                 text = _text(plan, node, states[node.id])
                 if shown.get(node.stage.name, "done") == "done":
                     shown[node.stage.name] = text
@@ -43,11 +46,13 @@ def _text(plan: Plan, node: Any, state: Shown) -> str:
 
 
 def failures(plan: Plan) -> list[tuple[str, str]]:
-    """(stage folder, reason) of every failed node."""
+    """(stage folder, reason and log) of every failed node."""
     found = []
     for node in plan.nodes:
         artefact = node.artefact(plan.store)
         if artefact.state() == "failed":
-            result = artefact.result(artefact.newest())
-            found.append((artefact.folder.name, result["message"] if result else "no reason recorded"))
+            number = artefact.newest()
+            result = artefact.result(number)
+            reason = result["message"] if result else "no reason recorded"
+            found.append((artefact.folder.name, f"{reason}\nlog: {artefact.attempts / str(number) / 'stderr'}"))
     return found

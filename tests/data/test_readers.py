@@ -423,3 +423,18 @@ def test_the_digest_needs_every_image(data: Path, tmp_path: Path) -> None:
     break_image(data / "images" / "4.jpg", "missing")
     with pytest.raises(DataError, match=r"image .*images/4\.jpg: No such file"):
         data_digest(source(data), tmp_path / "cache")
+
+
+def test_a_changed_image_of_a_small_set_changes_its_digest_at_once(tmp_path: Path) -> None:
+    """A repaired image must not leave the data under the digest of the broken one."""
+    root = tmp_path / "data"
+    root.mkdir()
+    (root / "a.jpg").write_bytes(b"one")
+    (root / "preferences.jsonl").write_text('{"image": "a.jpg", "chosen": "A ball."}\n')
+    source = Preferences(source="preferences", root=root)
+    before = data_digest(source, tmp_path / "cache")
+    assert data_digest(source, tmp_path / "cache") == before
+    (root / "a.jpg").write_bytes(b"another")
+    assert data_digest(source, tmp_path / "cache") != before
+    (root / "a.jpg").write_bytes(b"two")
+    assert data_digest(source, tmp_path / "cache") == before, "images count by path and size"

@@ -74,6 +74,12 @@ def test_make_target_exists(command: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def umask() -> int:
+    found = os.umask(0)
+    os.umask(found)
+    return found
+
+
 def test_readme_commands_run(tmp_path: Path) -> None:
     """Every cwdpo command of the README, in its order, with the demo grid swapped for the micro one."""
     environment = {**os.environ, "CWDPO_HOME": str(tmp_path / "runs"), "PYTHONPATH": str(ROOT)}
@@ -92,7 +98,8 @@ def test_readme_commands_run(tmp_path: Path) -> None:
         )
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         assert done.stdout.strip(), command
-    assert (tmp_path / "exported" / "model.safetensors").is_file()
+    weights = tmp_path / "exported" / "model.safetensors"
+    assert weights.stat().st_mode & 0o777 == 0o666 & ~umask(), "a colleague must be able to read it"
 
 
 def test_readme_grid_is_valid(tmp_path: Path) -> None:
