@@ -88,13 +88,14 @@ def test_a_failed_stage_stops_only_what_needs_it(home: Path, photographs: Path, 
     assert set(row_of(home, "sft", mixed).values()) == {"done"}
 
     found = row_of(home, "photographs", mixed)
-    assert found == {"pretrain": "done", "generate": "blocked", "score": "blocked"}
+    assert found == {"pairs": "failed", "pretrain": "done", "generate": "blocked", "score": "blocked"}
     status = succeed(cwdpo("status", "-g", mixed, "--home", home))
     assert image.name in status
     assert "blocked" in status
     (failure,) = json.loads(succeed(cwdpo("status", "-g", mixed, "--home", home, "--json")))["failures"].items()
     assert failure[0].startswith("pairs-")
     assert image.name in failure[1]
+    assert Path(failure[1].partition("log: ")[2]).is_file()
     tables = report(home, grid=mixed)
     assert value(tables, "photographs", "cider")["mean"] is None
     assert value(tables, "photographs", "cider")["missing"] == ["blocked"]
