@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
+from cwdpo.base import files
 from cwdpo.base.errors import CwdpoError
 from cwdpo.base.store import Store
 from cwdpo.jobs import worker
@@ -27,13 +28,13 @@ plain_run = worker.Worker.run
 def run_unsteadily(self: worker.Worker) -> None:
     """`Worker.run`, which asks once a step whether to stop and hears yes at the last one."""
     calls = itertools.count(1)
-    worker._Stop.requested = lambda: next(calls) >= int(sys.argv[2])  # type: ignore[method-assign]
+    worker.Stop.requested = lambda: next(calls) >= int(sys.argv[2])  # type: ignore[method-assign]
     try:
         plain_run(self)
     except CwdpoError as error:
         logging.info("passed over: %s", error)
     finally:
-        worker._Stop.requested = lambda: False  # type: ignore[method-assign]
+        worker.Stop.requested = lambda: False  # type: ignore[method-assign]
 
 
 def start(home: Path, nodes: Sequence[Node], steps: int, ranks: int = 1) -> Launched:
@@ -55,4 +56,4 @@ def start(home: Path, nodes: Sequence[Node], steps: int, ranks: int = 1) -> Laun
 
 if __name__ == "__main__":
     worker.Worker.run = run_unsteadily  # type: ignore[method-assign]
-    sys.exit(worker.main(Path(sys.argv[1])))
+    sys.exit(worker.main(files.read_json(Path(sys.argv[1])), {"job": sys.argv[1]}))

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import ClassVar
 
 
 class CwdpoError(Exception):
     """A fault the user can act on: the message names where it is, what was found and what is valid."""
 
-    exit_code: ClassVar[int] = 1
+    exit_code: int = 1
 
 
 class ConfigError(CwdpoError):
@@ -44,15 +43,45 @@ class StoreError(CwdpoError):
 class Fenced(StoreError):
     """A newer attempt owns this stage: this one must stop without publishing."""
 
+    exit_code = 78
+
 
 class Busy(StoreError):
     """Another living process is working on this stage."""
+
+    exit_code = 76
+
+
+class InputMissing(StoreError):
+    """A stage was started before what it reads is finished."""
+
+    exit_code = 7
 
 
 class Interrupted(CwdpoError):
     """A signal asked this stage to stop; what it had is saved and the next attempt goes on from there."""
 
     exit_code = 75
+
+
+class PeersLost(CwdpoError):
+    """Other ranks of the job are gone, do not answer or ended first; the message names them.
+
+    Args:
+        status: exit status of the rank that ended, where it could say; the job ends with that.
+    """
+
+    exit_code = 77
+
+    def __init__(self, message: str, status: int = exit_code) -> None:
+        super().__init__(message)
+        self.exit_code = status
+
+
+class PortTaken(CwdpoError):
+    """Another program uses the port on which the ranks were to meet."""
+
+    exit_code = 79
 
 
 class TrainingError(CwdpoError):

@@ -22,6 +22,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,15 +42,44 @@ class Store:
 
     home: Path
 
+    @cached_property
+    def folder(self) -> Path:
+        """Where the artefacts are."""
+        return self.home / "store"
+
     def artefact(self, stage: str, identity: str) -> Artefact:
         """The (possibly still empty) folder of one identity."""
-        return Artefact(self.home / "store" / f"{stage}-{identity[:16]}", identity)
+        return Artefact(self.folder / folder_name(stage, identity), identity)
+
+    def names(self) -> set[str]:
+        """Folders of all artefacts, in one look: what is not among them was never begun."""
+        try:
+            return set(os.listdir(self.folder))
+        except (FileNotFoundError, NotADirectoryError):
+            return set()
 
     def check_writable(self) -> None:
         """Raise `StoreError` before anything starts when the home cannot be written or is full."""
-        probe = self.home / "store" / f".probe-{uuid.uuid4().hex[:8]}"
+        probe = self.folder / f".probe-{uuid.uuid4().hex[:8]}"
         files.write_bytes(probe, b"\0" * 4096)
         probe.unlink()
+
+
+def folder_name(stage: str, identity: str) -> str:
+    """Name of an artefact's folder."""
+    return f"{stage}-{identity[:16]}"
+
+
+@dataclass(frozen=True)
+class Look:
+    """An artefact at one moment.
+
+    Attributes:
+        done: the content of `DONE` where it exists and can be read.
+    """
+
+    state: State
+    done: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -71,10 +101,13 @@ class Artefact:
 
     def done(self) -> dict[str, Any] | None:
         """The content of `DONE`, or None while the artefact does not exist."""
-        path = self.folder / "DONE"
-        if not path.exists():
-            return None
-        found = files.read_json(path)
+        path = f"{self.folder}/DONE"
+        try:
+            found = files.read_json(path)
+        except StoreError as error:
+            if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
+                return None
+            raise
         if not isinstance(found, dict) or not {"attempt", "files"} <= found.keys():
             raise StoreError(f"{path} is damaged: it does not say which attempt made which files")
         return found
@@ -91,8 +124,11 @@ class Artefact:
         """Names of finished files that are gone or changed; `hashes` reads their bytes too."""
         done = self.done()
         assert done is not None, "only a finished artefact can be verified"
-        folder = self.files
-        return [name for name, entry in done["files"].items() if not _intact(folder / name, entry, hashes)]
+        return self._missing(done, hashes)
+
+    def _missing(self, done: Mapping[str, Any], hashes: bool = False) -> list[str]:
+        folder = f"{self.folder}/attempts/{done['attempt']}/out"
+        return [name for name, entry in done["files"].items() if not _intact(f"{folder}/{name}", entry, hashes)]
 
     def verified_files(self) -> Path:
         """`files` after checking every byte; raises `StoreError` naming the first damaged file."""
@@ -106,11 +142,25 @@ class Artefact:
 
     def state(self) -> State:
         """What a user should know about this artefact."""
+        return self.look().state
+
+    def look(self) -> Look:
+        """The state and what `DONE` says, each file read once."""
         try:
-            if self.done() is not None:
-                return "damaged" if self.missing_files() else "done"
+            done = self.done()
         except StoreError:
-            return "damaged"
+            return Look("damaged")
+        if done is None:
+            return Look(self._unfinished())
+        return Look("damaged" if self._missing(done) else "done", done)
+
+    def made_by(self, done: Mapping[str, Any]) -> Mapping[str, Any]:
+        """`sources` and `parents` of a finished artefact: as accepted since, else as `DONE` recorded them."""
+        accepted = f"{self.folder}/accepted.json"
+        found: Mapping[str, Any] = files.read_json(accepted) if os.path.exists(accepted) else done["provenance"]
+        return found
+
+    def _unfinished(self) -> State:
         newest = self.newest()
         if newest == 0:
             return "missing"
@@ -120,9 +170,11 @@ class Artefact:
 
     def newest(self) -> int:
         """Number of the newest attempt, 0 if there is none."""
-        if not self.attempts.is_dir():
+        try:
+            names = os.listdir(self.attempts)
+        except (FileNotFoundError, NotADirectoryError):
             return 0
-        return max((int(path.name) for path in self.attempts.iterdir() if path.name.isdigit()), default=0)
+        return max((int(name) for name in names if name.isdigit()), default=0)
 
     def result(self, number: int) -> dict[str, Any] | None:
         """How attempt `number` failed, or None if it did not say."""
@@ -145,10 +197,15 @@ class Artefact:
         except FileNotFoundError:
             return False
 
+    def _follows(self, number: int, job: Mapping[str, Any]) -> bool:
+        """True when `job` is a later run of the very element that attempt `number` belongs to."""
+        claim = files.read_json(self.attempts / str(number) / "claim.json")
+        return "element" in job and claim.get("element") == job["element"] and claim["run"] < job["run"]
+
     def lineage(self) -> str:
         """Digest of the code this artefact and everything before it was made by; "" before it is done."""
         done = self.done()
-        return str(done["provenance"].get("lineage", "")) if done else ""
+        return lineage_of(done) if done else ""
 
     def retire(self) -> None:
         """Take a finished artefact back so that it is computed again; its files stay in their attempt."""
@@ -180,11 +237,16 @@ class Artefact:
     def claim(self, job: Mapping[str, Any]) -> Attempt:
         """Start a new attempt.
 
+        Args:
+            job: kept in the claim. With `element` and `run` in it (a job of a scheduler and how often it was started),
+                the attempt takes over from an earlier run of the same element, which the scheduler gave up: whatever
+                is left of that run is fenced off.
+
         Raises:
             Busy: another living process holds the newest attempt, or took this number first.
         """
         newest = self.newest()
-        if newest and self.alive(newest):
+        if newest and self.alive(newest) and not self._follows(newest, job):
             raise Busy(f"{self.folder.name}: attempt {newest} is running")
         number = newest + 1
         target = self.attempts / str(number)
@@ -301,13 +363,13 @@ def _manifest(folder: Path) -> dict[str, dict[str, Any]]:
     }
 
 
-def _intact(path: Path, entry: Mapping[str, Any], hashes: bool) -> bool:
+def _intact(path: str, entry: Mapping[str, Any], hashes: bool) -> bool:
     try:
-        if path.stat().st_size != entry["bytes"]:
+        if os.stat(path).st_size != entry["bytes"]:
             return False
     except OSError:
         return False
-    return not hashes or files.sha256_file(path) == entry["sha256"]
+    return not hashes or files.sha256_file(Path(path)) == entry["sha256"]
 
 
 def _claim(job: Mapping[str, Any]) -> dict[str, Any]:
@@ -330,6 +392,11 @@ def _finite(value: Any) -> Any:
     if isinstance(value, float) and not (value == value and abs(value) != float("inf")):
         return None
     return value
+
+
+def lineage_of(done: Mapping[str, Any]) -> str:
+    """The lineage that a `DONE` recorded."""
+    return str(done["provenance"].get("lineage", ""))
 
 
 def lineage(sources: Mapping[str, str], parents: Mapping[str, str]) -> dict[str, Any]:

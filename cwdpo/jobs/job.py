@@ -11,9 +11,6 @@ from cwdpo.base import files
 from cwdpo.base.store import Store
 from cwdpo.pipeline import Node
 
-BUSY = 75
-"""Exit status of a worker that found a stage already being computed by another process (EX_TEMPFAIL)."""
-
 
 @dataclass(frozen=True)
 class StageJob:
@@ -47,7 +44,12 @@ def stage_job(node: Node) -> StageJob:
     )
 
 
+def job_content(store: Store, nodes: Sequence[Node], threads: int) -> dict[str, Any]:
+    """What a worker reads: where the store is, CPU threads of a rank, the stages."""
+    stages = [vars(stage_job(node)) for node in nodes]
+    return {"home": str(store.home.resolve()), "threads": threads, "stages": stages}
+
+
 def write_job(path: Path, store: Store, nodes: Sequence[Node], threads: int) -> None:
     """Write the job file for `nodes`."""
-    stages = [vars(stage_job(node)) for node in nodes]
-    files.write_json(path, {"home": str(store.home.resolve()), "threads": threads, "stages": stages})
+    files.write_json(path, job_content(store, nodes, threads))

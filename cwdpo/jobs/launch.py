@@ -77,14 +77,22 @@ def _environment(rank: int, ranks: int, threads: int, port: int, gpus: Sequence[
         "WORLD_SIZE": str(ranks),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
+        "CWDPO_JOB_TOKEN": f"{os.getpid()}.{port}",
+        **settings_of_ranks(threads),
+    }
+    if gpus:
+        settings["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
+    return {**os.environ, **settings}
+
+
+def settings_of_ranks(threads: int) -> dict[str, str]:
+    """What every rank is started with, here and on a cluster."""
+    return {
         "OMP_NUM_THREADS": str(threads),
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": "1",  # a job reads what was fetched before; compute nodes have no internet
         "PYTHONUNBUFFERED": "1",
     }
-    if gpus:
-        settings["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
-    return {**os.environ, **settings}
 
 
 def free_port() -> int:

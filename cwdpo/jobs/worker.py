@@ -10,59 +10,86 @@ import importlib
 import logging
 import os
 import platform
-import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from cwdpo.base import files
+from cwdpo.base import distributed, files
 from cwdpo.base.context import StageContext
-from cwdpo.base.errors import Busy, CwdpoError, Interrupted
+from cwdpo.base.errors import (
+    Busy,
+    ConfigError,
+    CwdpoError,
+    DataError,
+    InputMissing,
+    Interrupted,
+    NotAvailable,
+    PeersLost,
+)
 from cwdpo.base.runtime import Execution, Rank
 from cwdpo.base.sources import source_digests
+from cwdpo.base.stopping import Stop
 from cwdpo.base.store import Attempt, Store, lineage
-from cwdpo.jobs.job import BUSY, StageJob
+from cwdpo.jobs.job import StageJob
+from cwdpo.jobs.memory import peak_bytes, reset_peak
 from cwdpo.pipeline import STAGES
 from cwdpo.version import code_version
 
 log = logging.getLogger("cwdpo")
 
 
-def main(path: Path) -> int:
-    """Run a job file as this rank; returns the exit status."""
-    job = files.read_json(path)
+def main(job: Mapping[str, Any], about: Mapping[str, Any]) -> int:
+    """Run the stages of a job as this rank; returns the exit status.
+
+    Args:
+        job: what a job file holds.
+        about: which job this is; kept in the claim of every attempt.
+    """
     rank = Rank.from_environment()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
-    _Stop.install()
+    Stop.install()
     stages = [StageJob(**entry) for entry in job["stages"]]
     store = Store(Path(job["home"]))
     try:
-        if any(STAGES[stage.stage].ranks for stage in stages):
-            _prepare_torch(rank, job["threads"])
-        for stage in stages:
-            if _Stop.requested():
-                raise Interrupted("stopped by a signal between two stages")
-            Worker(store, stage, rank, path).run()
-    except Busy as error:
-        log.info("%s", error)
-        return BUSY
+        with distributed.leaving():
+            if any(STAGES[stage.stage].ranks for stage in stages):
+                _prepare_torch(rank, job["threads"])
+            return _run_all([Worker(store, stage, rank, about) for stage in stages])
     except CwdpoError as error:
         log.error("%s", error)
         return error.exit_code
-    finally:
-        _leave_group()
-    return 0
+
+
+def _run_all(workers: Sequence[Worker]) -> int:
+    """Run stages in order; in a job of one process, a failed stage stops only those that read its result."""
+    lost: set[str] = set()
+    status = 0
+    for worker in workers:
+        if Stop.requested():
+            raise Interrupted("stopped by a signal between two stages")
+        if lost & {entry.get("id") for entry in worker.job.inputs.values()}:
+            lost.add(worker.job.id)
+            continue
+        try:
+            worker.run()
+        except (DataError, ConfigError, NotAvailable) as error:
+            if worker.rank.world_size > 1:  # the other ranks are in the middle of something
+                raise
+            log.error("%s", error)
+            lost.add(worker.job.id)
+            status = status or error.exit_code
+    return status
 
 
 class Worker:
     """One stage of a job on this rank."""
 
-    def __init__(self, store: Store, job: StageJob, rank: Rank, path: Path) -> None:
-        self.store, self.job, self.rank, self.path = store, job, rank, path
+    def __init__(self, store: Store, job: StageJob, rank: Rank, about: Mapping[str, Any]) -> None:
+        self.store, self.job, self.rank, self.about = store, job, rank, about
         self.stage = STAGES[job.stage]
         self.spec = self.stage.spec.model_validate(job.spec)
         self.sources = source_digests(self.stage.module, self.spec)
@@ -82,8 +109,10 @@ class Worker:
         started = time.monotonic()
         with _Captured(attempt, self.rank):
             log.info("%s %s: attempt %d", self.job.stage, self.job.id[:16], number)
+            distributed.position(self.job.stage)
             try:
-                self._compute(attempt)
+                with distributed.naming_missing(lambda message: self._record(attempt, PeersLost(message))):
+                    self._compute(attempt)
                 if self.rank.is_first:
                     attempt.publish(self._provenance(started))
             except BaseException as error:
@@ -106,24 +135,21 @@ class Worker:
             return 0
         try:
             self.artefact.describe(self.job.card)
-            number = self.artefact.claim({"job": str(self.path)}).number
+            number = self.artefact.claim(self.about).number
         except Busy:
             return -1
         return 0 if self.artefact.done() else number  # it may have been finished between the look and the claim
 
     def _agreed(self, decide: Callable[[], int]) -> int:
         """What rank 0 decides, on every rank."""
-        decision = decide() if self.rank.is_first else 0
-        if self.rank.world_size > 1:
-            from cwdpo.base import distributed
-
-            decision = distributed.from_first_rank(decision, self.rank)
+        decision = distributed.from_first_rank(decide() if self.rank.is_first else 0, self.rank)
         if decision < 0:
             raise Busy(f"{self.artefact.folder.name} is being computed by another process")
         return decision
 
     def _compute(self, attempt: Attempt) -> None:
         if self.rank.is_first:
+            reset_peak()
             attempt.start_heartbeat()
             self._keep_sources()
             attempt.event("started", host=platform.node(), ranks=self.rank.world_size)
@@ -136,8 +162,8 @@ class Worker:
             execution=Execution.model_validate(self.job.execution),
             event=attempt.event if self.rank.is_first else _silent,
             check=attempt.check,
-            barrier=self._barrier,
-            stopping=_Stop.requested,
+            barrier=distributed.barrier,
+            stopping=Stop.requested,
         )
         importlib.import_module(self.stage.module).run(context)
 
@@ -155,50 +181,27 @@ class Worker:
                 folders[role] = Path(entry["path"])
             else:
                 artefact = self.store.artefact(entry["stage"], entry["id"])
+                if not artefact.done():
+                    raise InputMissing(f"{self.job.stage}: its {role}, {artefact.folder.name}, is not finished")
                 folders[role] = artefact.verified_files() if self.rank.is_first else artefact.files
                 self.parents[role] = artefact.lineage()
         return folders
-
-    def _barrier(self) -> None:
-        if self.rank.world_size > 1:
-            from cwdpo.base import distributed
-
-            distributed.barrier()
 
     def _provenance(self, started: float) -> dict[str, Any]:
         """Where and by what it was computed; beside the identity, not in it."""
         return {
             **code_version(),
+            "job": dict(self.about),
             "host": platform.node(),
             "python": platform.python_version(),
             "ranks": self.rank.world_size,
             "execution": self.job.execution,
             "seconds": round(time.monotonic() - started, 3),
+            "peak_bytes": peak_bytes(),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "packages": _versions(),
             **lineage(self.sources, self.parents),
         }
-
-
-class _Stop:
-    """Remembers a SIGTERM or SIGUSR2, so that a stage can save what it has before it ends."""
-
-    _requested = False
-
-    @classmethod
-    def install(cls) -> None:
-        """Handle both signals in this process."""
-
-        def remember(number: int, frame: object) -> None:
-            cls._requested = True
-
-        signal.signal(signal.SIGTERM, remember)
-        signal.signal(signal.SIGUSR2, remember)
-
-    @classmethod
-    def requested(cls) -> bool:
-        """True once a signal has come."""
-        return cls._requested
 
 
 class _Captured:
@@ -236,18 +239,10 @@ def _prepare_torch(rank: Rank, threads: int) -> None:
     import torch
     from transformers.utils.logging import disable_progress_bar
 
-    from cwdpo.base import distributed
-
     disable_progress_bar()  # loading bars make logs unreadable
     if threads:
         torch.set_num_threads(threads)
     distributed.start(rank)
-
-
-def _leave_group() -> None:
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
 
 
 def _versions() -> dict[str, str]:
@@ -258,4 +253,4 @@ def _versions() -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main(files.read_json(Path(sys.argv[1])), {"job": sys.argv[1]}))

@@ -60,9 +60,9 @@ class Checkpoints:
 
         Damaged ones are reported and passed over.
         """
-        found: Path | None = self._newest() if self.context.rank.is_first else None
-        agreed: Path | None = distributed.from_first_rank(found, self.context.rank)
-        return agreed
+        found = self._newest() if self.context.rank.is_first else None
+        name: str | None = distributed.from_first_rank(found and found.name, self.context.rank)
+        return self.folder / name if name else None
 
     def _newest(self) -> Path | None:
         for path in sorted(self.folder.glob("step-*"), reverse=True):

@@ -118,6 +118,7 @@ class Trainer:
         if newest and not self.checkpoints.full:
             model.load_state_dict(self.checkpoints.weights(newest), strict=False)
         limit = min(spec.optimization.max_length or math.inf, context_length(model))
+        context.barrier()  # one rank may read the model faster than another by more than an exchange may take
         engine = Engine(model, spec.optimization, config)
         processor = load_policy_processor(spec.policy, context.inputs["model"])
         collator = Collator(processor, context.inputs["images"], int(limit))
@@ -141,6 +142,7 @@ class Trainer:
         """One optimizer step on one global batch; True when any rank was asked to stop."""
         started = time.perf_counter()
         step = self.progress.step
+        distributed.at_step(step + 1)
         batch = self.order.batch(step)
         rate = self.spec.optimization.learning_rate_at(step, self.total)
         rank = self.context.rank

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,4 +20,13 @@ def saving(path: Path) -> Iterator[None]:
         with files.writing(path):
             yield
     except (SafetensorError, RuntimeError) as error:
+        if _is_exchange(error):
+            raise
         raise StoreError(f"cannot write {path}: {' '.join(str(error).split())}") from error
+
+
+def _is_exchange(error: Exception) -> bool:
+    """True for ranks that lost each other while they saved together: no fault of the disk."""
+    from torch.distributed import DistError
+
+    return isinstance(error, DistError) or re.search(r"gloo|nccl|connection", str(error), re.IGNORECASE) is not None

@@ -16,12 +16,11 @@ from harness import Micro
 from PIL import Image
 
 from cwdpo.base.config import validate
-from cwdpo.base.errors import ConfigError
+from cwdpo.base.errors import ConfigError, Interrupted
 from cwdpo.base.files import read_json, read_jsonl, write_json
 from cwdpo.base.store import Store
 from cwdpo.data.records import read_records
 from cwdpo.jobs.events import events
-from cwdpo.jobs.job import BUSY
 from cwdpo.model.config import Lora, Policy
 from cwdpo.model.decoding import Decoding
 from cwdpo.model.generate import GumbelNoise
@@ -316,7 +315,7 @@ def test_killed_and_stopped_it_goes_on_where_it_was(world: World, one: dict[Any,
 
     job = run_until(tmp_path, [node], lambda: len(blocks(node, tmp_path)) > len(first))
     job.ask()
-    assert harness.finish(job) == BUSY
+    assert harness.finish(job) == Interrupted.exit_code
     second = blocks(node, tmp_path)
     assert len(first) < len(second) < ITEMS
     assert {name: second[name] for name in first} == first, "finished blocks are left alone, times included"

@@ -17,12 +17,11 @@ import unsteady_worker
 from harness import Micro
 from safetensors.torch import load_file, save_file
 
-from cwdpo.base.errors import TrainingError
+from cwdpo.base.errors import Interrupted, TrainingError
 from cwdpo.base.files import read_json, write_json
 from cwdpo.base.store import Artefact, Store
 from cwdpo.data.records import read_records
 from cwdpo.jobs.events import curve, events
-from cwdpo.jobs.job import BUSY
 from cwdpo.model.config import Policy
 from cwdpo.model.load import load_lora, load_model
 from cwdpo.model.tiny import TinyQwen, build_tiny_qwen
@@ -174,7 +173,7 @@ def killed(calm: Runs) -> Runs:
         assert status is None, harness.output(calm.hit, [node])
         if label == "terminated":
             job.ask()
-            assert harness.finish(job) == BUSY
+            assert harness.finish(job) == Interrupted.exit_code
         else:
             job.end(grace=0)
             assert job.processes[0].returncode == -signal.SIGKILL
