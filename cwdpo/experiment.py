@@ -6,6 +6,7 @@ a base, named cases, axes (their product), and seeds.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -89,11 +90,16 @@ class Experiment(Config):
 
 @dataclass(frozen=True)
 class Cell:
-    """One experiment of a grid: a case (with its axis values) and a seed."""
+    """One experiment of a grid: a case (with its axis values) and a seed.
+
+    Attributes:
+        family: the case as the grid file names it, without axis values.
+    """
 
     case: str
     seed: int
     experiment: Experiment
+    family: str
 
     @property
     def name(self) -> str:
@@ -142,7 +148,9 @@ class Grid:
 
 
 def config_folder() -> Path:
-    """`configs/` of the current folder, else of the checkout this package is installed from."""
+    """`$CWDPO_CONFIGS`, else `configs/` of the current folder, else of the checkout this package is installed from."""
+    if os.environ.get("CWDPO_CONFIGS"):
+        return Path(os.environ["CWDPO_CONFIGS"])
     here = Path("configs")
     return here if here.is_dir() else Path(__file__).resolve().parent.parent / "configs"
 
@@ -198,8 +206,9 @@ def _cells(
         for key, value in [*point, *_applicable(start, overrides)]:
             content = _with_model(with_override(content, key, value))
         for seed in grid.seeds:
-            where = f"{path}, case '{name}'"
-            yield Cell(name, seed, validate(Experiment, {**content, "seed": seed}, where))
+            experiment = validate(Experiment, {**content, "seed": seed}, f"{path}, case '{name}'")
+            content = dict(experiment)  # the next seed has the very same sections, checked already
+            yield Cell(name, seed, experiment, case)
 
 
 def _with_model(content: Mapping[str, Any]) -> dict[str, Any]:

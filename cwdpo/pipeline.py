@@ -10,7 +10,7 @@ below wires one experiment; equal nodes of different experiments are one artefac
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +27,7 @@ from cwdpo.evaluate.benchmarks import Benchmark
 from cwdpo.evaluate.generate import GenerateSpec
 from cwdpo.evaluate.score import ScoreSpec
 from cwdpo.experiment import Experiment
-from cwdpo.model.config import Checkpoint, Lora, checkpoint_folder, model_digest, policy_of
+from cwdpo.model.config import Checkpoint, Lora, ModelSource, checkpoint_folder, model_digest, policy_of
 from cwdpo.negatives import Negatives
 from cwdpo.negatives.stage import NegativesSpec
 from cwdpo.train.config import Stage1Spec, Stage2Spec
@@ -103,7 +103,7 @@ class Node:
         """Hex SHA-256."""
         return digest(self.card)
 
-    @property
+    @cached_property
     def parents(self) -> list[Node]:
         """Nodes this one reads."""
         return list({entry.id: entry for entry in self.inputs.values() if isinstance(entry, Node)}.values())
@@ -128,6 +128,10 @@ class Wired:
 
     def nodes(self) -> list[Node]:
         """Every node, parents before children."""
+        return self._nodes
+
+    @cached_property
+    def _nodes(self) -> list[Node]:
         return in_order(self.roots)
 
 
@@ -147,15 +151,35 @@ def in_order(roots: Iterable[Node]) -> list[Node]:
 
 
 class Wiring:
-    """Builds the nodes of experiments; digests of outside folders are kept in `cache`."""
+    """Builds the nodes of experiments, each distinct one once; digests of outside folders are kept in `cache`.
+
+    The cells of a grid differ in little: what equal settings made before is looked up, not made, read or hashed again.
+    """
 
     def __init__(self, cache: Path) -> None:
         self._cache = cache
+        self._made: dict[Hashable, Any] = {}
+
+    def _once(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """What `make` returned when `key` came first; settings are frozen, so keys can hold them."""
+        found = self._made.get(key)
+        if found is None:
+            found = self._made[key] = make()
+        return found
+
+    def _node(self, stage: str, spec: Config, inputs: Mapping[str, Node | Outside], execution: Execution) -> Node:
+        """The node of a slice and its inputs: one object wherever both are the same, with the first `execution`."""
+
+        def make() -> Node:
+            node = Node(STAGES[stage], spec, inputs, execution)
+            return self._once(node.id, lambda: node)
+
+        return self._once((stage, spec, *inputs.items()), make)
 
     def wire(self, experiment: Experiment) -> Wired:
         """The nodes of one experiment, in the order of the data path."""
-        data, pairs = self._pairs(experiment.data, "train", experiment)
-        inputs = {"model": self._model(experiment), "pairs": pairs, "images": data}
+        data, pairs = self._pairs(experiment.data, "train", experiment.execution)
+        inputs = {"model": self._model(experiment.model, experiment.execution), "pairs": pairs, "images": data}
         trained: Node | None = None
         if experiment.stage1:
             trained = self._stage1(experiment, inputs)
@@ -167,30 +191,37 @@ class Wiring:
         }
         return Wired(scores, trained, tuple([*scores.values(), *([trained] if trained else [])]))
 
-    def _pairs(self, data: DataSource, purpose: str, experiment: Experiment) -> tuple[Node | Outside, Node]:
+    def _pairs(self, data: DataSource, purpose: str, execution: Execution) -> tuple[Node | Outside, Node]:
         """The data folder, and the records read from it."""
-        source: Node | Outside
-        if isinstance(data, Demo):
-            source = Node(STAGES["world"], data.world, {}, experiment.execution)
-        else:
-            source = Outside(data_root(data), data_digest(data, self._cache))
-        spec = PairsSpec.model_validate({"data": data, "purpose": purpose})
-        return source, Node(STAGES["pairs"], spec, {"data": source}, experiment.execution)
 
-    def _model(self, experiment: Experiment) -> Node | Outside:
+        def make() -> tuple[Node | Outside, Node]:
+            source = self._data(data, execution)
+            spec = PairsSpec.model_validate({"data": data, "purpose": purpose})
+            return source, self._node("pairs", spec, {"data": source}, execution)
+
+        return self._once(("pairs", data, purpose), make)
+
+    def _data(self, data: DataSource, execution: Execution) -> Node | Outside:
+        if isinstance(data, Demo):
+            return self._node("world", data.world, {}, execution)
+        return Outside(data_root(data), data_digest(data, self._cache))
+
+    def _model(self, model: ModelSource, execution: Execution) -> Node | Outside:
         """The base model's folder."""
-        model = experiment.model
+        return self._once(("model", model), lambda: self._read_model(model, execution))
+
+    def _read_model(self, model: ModelSource, execution: Execution) -> Node | Outside:
         if isinstance(model, Checkpoint):
             folder = checkpoint_folder(model)
             return Outside(folder, model_digest(folder))
         source = Demo(source="demo_world", world=model.world)
-        data, pairs = self._pairs(source, "train", experiment)
+        data, pairs = self._pairs(source, "train", execution)
         spec = PretrainSpec(architecture=model.architecture, pretraining=model.pretraining, policy=policy_of(model))
-        return Node(STAGES["pretrain"], spec, {"pairs": pairs, "images": data}, experiment.execution)
+        return self._node("pretrain", spec, {"pairs": pairs, "images": data}, execution)
 
     def _negatives(self, negatives: Negatives, portion: str, pairs: Node, execution: Execution) -> Node:
         spec = NegativesSpec.model_validate({"negatives": negatives, "portion": portion})
-        return Node(STAGES["negatives"], spec, {"pairs": pairs}, execution)
+        return self._node("negatives", spec, {"pairs": pairs}, execution)
 
     def _stage1(self, experiment: Experiment, inputs: Mapping[str, Any]) -> Node:
         stage = experiment.stage1
@@ -199,7 +230,7 @@ class Wiring:
         if stage.negatives and stage.objective.uses_rejected:
             own["negatives"] = self._negatives(stage.negatives, "stage1", inputs["pairs"], experiment.execution)
         spec = Stage1Spec(objective=stage.objective, **_training(experiment, stage.optimization))
-        return Node(STAGES["stage1"], spec, own, experiment.execution)
+        return self._node("stage1", spec, own, experiment.execution)
 
     def _stage2(self, experiment: Experiment, inputs: Mapping[str, Any], before: Node | None) -> Node:
         stage = experiment.stage2
@@ -207,21 +238,21 @@ class Wiring:
         own = _with_policy(inputs, experiment, before)
         own["negatives"] = self._negatives(stage.negatives, "stage2", inputs["pairs"], experiment.execution)
         reference = ReferenceSpec(policy=policy_of(experiment.model))
-        own["reference"] = Node(STAGES["reference"], reference, dict(own), experiment.execution)
+        own["reference"] = self._node("reference", reference, dict(own), experiment.execution)
         spec = Stage2Spec(objective=stage.objective, **_training(experiment, stage.optimization))
-        return Node(STAGES["stage2"], spec, own, experiment.execution)
+        return self._node("stage2", spec, own, experiment.execution)
 
     def _benchmark(self, experiment: Experiment, benchmark: Benchmark, inputs: Mapping[str, Any]) -> Node:
         """Generation, then scoring."""
         own = dict(inputs)
         data = (benchmark.data or experiment.data).for_evaluation()
-        own["images"], own["pairs"] = self._pairs(data, "evaluate", experiment)
+        own["images"], own["pairs"] = self._pairs(data, "evaluate", experiment.execution)
         sampled = benchmark.decoding.strategy == "sample"
         seed = experiment.seed if sampled else 0
         spec = GenerateSpec(policy=policy_of(experiment.model), benchmark=benchmark, seed=seed)
-        generated = Node(STAGES["generate"], spec, own, experiment.execution)
+        generated = self._node("generate", spec, own, experiment.execution)
         roles = {"generate": generated, "pairs": own["pairs"]}
-        return Node(STAGES["score"], ScoreSpec(benchmark=benchmark), roles, experiment.execution)
+        return self._node("score", ScoreSpec(benchmark=benchmark), roles, experiment.execution)
 
 
 def _with_policy(inputs: Mapping[str, Any], experiment: Experiment, trained: Node | None) -> dict[str, Any]:

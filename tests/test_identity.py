@@ -416,9 +416,15 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for name, text in code.items():
         (folder / name).write_text(text)
     monkeypatch.setattr(sources, "PACKAGE", folder)
-    sources._read.cache_clear()
+    forget_sources()
     yield folder
+    forget_sources()
+
+
+def forget_sources() -> None:
+    """As in a new process."""
     sources._read.cache_clear()
+    sources._digests.cache_clear()
 
 
 class Plain(Config):
@@ -431,7 +437,7 @@ def changes(package: Path, name: str, old: str, new: str) -> list[str]:
     path = package / name
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new))
-    sources._read.cache_clear()
+    forget_sources()
     return sources.changed_sources(before, "cwdpo.stage", Plain())
 
 

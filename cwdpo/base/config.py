@@ -8,6 +8,7 @@ of the canonical form that identities are made of, so a new field does not orpha
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -38,15 +39,21 @@ class Config(BaseModel):
 
     def canonical(self) -> dict[str, Any]:
         """JSON-ready dictionary without places and without the fields that are at their neutral value."""
-        fields = type(self).model_fields.items()
-        return {name: _plain(getattr(self, name)) for name, field in fields if self._counts(name, field.metadata)}
+        counting = _counting(type(self))
+        return {name: _plain(getattr(self, name)) for name, neutral in counting if getattr(self, name) not in neutral}
 
-    def _counts(self, name: str, marks: list[Any]) -> bool:
-        neutral = [mark.value for mark in marks if isinstance(mark, Neutral)]
-        return not any(isinstance(mark, Place) for mark in marks) and getattr(self, name) not in neutral
+
+@cache
+def _counting(model: type[Config]) -> list[tuple[str, tuple[Any, ...]]]:
+    """Fields that are no places, each with its neutral values."""
+    marks = {name: field.metadata for name, field in model.model_fields.items()}
+    counting = [name for name in marks if not any(isinstance(mark, Place) for mark in marks[name])]
+    return [(name, tuple(mark.value for mark in marks[name] if isinstance(mark, Neutral))) for name in counting]
 
 
 def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, str | int | float):
+        return value
     if isinstance(value, Config):
         return value.canonical()
     if isinstance(value, Mapping):

@@ -23,8 +23,14 @@ SEEDS = "cwdpo.base.identity"
 
 def source_digests(module: str, spec: Config) -> dict[str, str]:
     """Name -> digest for `module`, the modules that define `spec`, and every module of this package they import."""
+    return dict(_digests(module, _modules_of(spec)))
+
+
+@cache
+def _digests(module: str, defining: frozenset[str]) -> dict[str, str]:
+    """The same for the modules that define a specification; thousands of stages share a few sets of them."""
     found: dict[str, str] = {}
-    waiting = [module, *_modules_of(spec)]
+    waiting = [module, *defining]
     while waiting:
         name = waiting.pop()
         if name not in found and _counts(name) and _path_of(name).is_file():
@@ -40,32 +46,36 @@ def _counts(name: str) -> bool:
 
 def changed_sources(recorded: dict[str, str], module: str, spec: Config) -> list[str]:
     """Modules whose code differs from what an artefact recorded."""
-    now = source_digests(module, spec)
+    now = _digests(module, _modules_of(spec))
+    if recorded == now:
+        return []
     return sorted(name for name in {*recorded, *now} if recorded.get(name) != now.get(name))
 
 
-def _modules_of(spec: Config) -> set[str]:
+@cache
+def _modules_of(spec: Config) -> frozenset[str]:
     """Modules that define `spec` and what is nested in it."""
     nested = [value for _, value in spec if isinstance(value, Config)]
-    return {type(spec).__module__}.union(*(_modules_of(value) for value in nested))
+    return frozenset([type(spec).__module__]).union(*(_modules_of(value) for value in nested))
 
 
 @cache
 def _read(path: Path, name: str) -> tuple[dict[str, str], list[str]]:
     """Digests of a module's code and of the data it names, and the modules of this package it imports."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    code = hashlib.sha256(ast.dump(_without_docstrings(tree)).encode()).hexdigest()[:16]
-    return {name: code, **_data_files(path, tree)}, _imports(tree)
+    tree = _without_docstrings(ast.parse(path.read_text(encoding="utf-8")))
+    code = hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16]
+    nodes = list(ast.walk(tree))
+    return {name: code, **_data_files(path, nodes)}, _imports(nodes)
 
 
 def _path_of(name: str) -> Path:
     return PACKAGE.parent.joinpath(*name.split(".")).with_suffix(".py")
 
 
-def _imports(tree: ast.Module) -> list[str]:
+def _imports(nodes: list[ast.AST]) -> list[str]:
     """Names of modules of this package that a module imports; `from package import name` may name a module."""
     names = []
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.ImportFrom) and node.module:
             names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
         elif isinstance(node, ast.Import):
@@ -73,9 +83,9 @@ def _imports(tree: ast.Module) -> list[str]:
     return [name for name in names if name.partition(".")[0] == "cwdpo"]
 
 
-def _data_files(path: Path, tree: ast.Module) -> dict[str, str]:
+def _data_files(path: Path, nodes: list[ast.AST]) -> dict[str, str]:
     """Digests of the files beside a module that it names."""
-    texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    texts = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
     named = [item for item in path.parent.iterdir() if item.name in texts and item.suffix != ".py" and item.is_file()]
     parent = path.parent.relative_to(PACKAGE.parent).as_posix()
     return {f"{parent}/{item.name}": hashlib.sha256(item.read_bytes()).hexdigest()[:16] for item in named}

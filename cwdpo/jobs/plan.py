@@ -11,11 +11,27 @@ from typing import Any, Literal
 from cwdpo.base import files
 from cwdpo.base.errors import ConfigError
 from cwdpo.base.sources import changed_sources
-from cwdpo.base.store import State, Store
+from cwdpo.base.store import Look, Store, folder_name, lineage_of
 from cwdpo.experiment import Cell, Experiment, Grid
+from cwdpo.jobs.clusters import Cluster
 from cwdpo.pipeline import Node, Wired, Wiring, in_order
 
-Shown = Literal["done", "stale", "running", "failed", "interrupted", "blocked", "missing", "damaged"]
+MISSING = Look("missing")
+
+Shown = Literal[
+    "done",
+    "stale",
+    "running",
+    "starting",
+    "queued",
+    "failed",
+    "cancelled",
+    "interrupted",
+    "blocked",
+    "missing",
+    "damaged",
+]
+"""How a stage stands; `starting`, `queued` and `cancelled` only on Slurm."""
 
 
 @dataclass(frozen=True)
@@ -41,31 +57,42 @@ class Plan:
 
     def states(self) -> dict[str, Shown]:
         """State of every node; `blocked` is a missing node with a failed ancestor."""
+        looks = self._looks()
         result: dict[str, Shown] = {}
         for node in self.nodes:
-            state: State = node.artefact(self.store).state()
-            parents = {result[parent.id] for parent in node.parents}
-            if state == "missing" and parents & {"failed", "blocked"}:
+            state = looks[node.id].state
+            if state == "missing" and any(result[parent.id] in ("failed", "blocked") for parent in node.parents):
                 result[node.id] = "blocked"
+            elif state == "done" and self._differences(node, looks[node.id].done, _lineages(node, looks)):
+                result[node.id] = "stale"
             else:
-                result[node.id] = "stale" if state == "done" and self.changed(node) else state
+                result[node.id] = state
         return result
+
+    def _looks(self) -> dict[str, Look]:
+        """Every artefact as it is now, each read once."""
+        begun = self.store.names()
+        return {
+            node.id: node.artefact(self.store).look() if folder_name(node.stage.name, node.id) in begun else MISSING
+            for node in self.nodes
+        }
 
     def changed(self, node: Node) -> list[str]:
         """Modules that changed, and inputs recomputed, since a finished node was computed and last accepted."""
-        artefact = node.artefact(self.store)
-        done = artefact.done()
+        return self._differences(node, node.artefact(self.store).done(), self.lineages(node))
+
+    def _differences(self, node: Node, done: Mapping[str, Any] | None, now: Mapping[str, str]) -> list[str]:
+        """The same for a known `DONE` and known lineages of the parents."""
         assert done is not None, "only finished nodes can be stale"
-        accepted = artefact.folder / "accepted.json"
-        recorded = files.read_json(accepted) if accepted.exists() else done["provenance"]
-        changed = changed_sources(recorded["sources"], node.stage.module, node.spec)
-        now = self.lineages(node)
-        return changed + [f"{role} (computed anew)" for role in now if recorded["parents"].get(role) != now[role]]
+        made_by = node.artefact(self.store).made_by(done)
+        changed = changed_sources(made_by["sources"], node.stage.module, node.spec)
+        return changed + [f"{role} (computed anew)" for role in now if made_by["parents"].get(role) != now[role]]
 
     def lineages(self, node: Node) -> dict[str, str]:
         """Role -> lineage of each finished parent as it stands now."""
-        found = {role: entry.artefact(self.store) for role, entry in node.inputs.items() if isinstance(entry, Node)}
-        return {role: artefact.lineage() for role, artefact in found.items() if artefact.done()}
+        parents = {role: entry for role, entry in node.inputs.items() if isinstance(entry, Node)}
+        found = {role: entry.artefact(self.store).done() for role, entry in parents.items()}
+        return {role: lineage_of(done) for role, done in found.items() if done}
 
     def unfinished_changed(self, node: Node) -> list[str]:
         """Modules that changed since the unfinished work of a node was begun."""
@@ -99,6 +126,12 @@ class Plan:
         return {"grid": self.grid.name, "cells": cells, "nodes": nodes, "naive_count": self.naive_count()}
 
 
+def _lineages(node: Node, looks: Mapping[str, Look]) -> dict[str, str]:
+    """Role -> lineage of each finished parent."""
+    found = {role: looks[entry.id].done for role, entry in node.inputs.items() if isinstance(entry, Node)}
+    return {role: lineage_of(done) for role, done in found.items() if done}
+
+
 def _parent_ids(node: Node) -> list[str]:
     return [parent.id for parent in node.parents]
 
@@ -109,11 +142,11 @@ def make_plan(grid: Grid, store: Store) -> Plan:
     return Plan(grid, store, {cell.name: wiring.wire(cell.experiment) for cell in grid.cells})
 
 
-def check_ranks(grid: Grid, ranks: int) -> None:
-    """Raise `ConfigError` for settings that cannot run on `ranks` ranks, before anything starts."""
+def check_ranks(grid: Grid, cluster: Cluster) -> None:
+    """Raise `ConfigError` for settings that cannot run on the ranks of a cluster's jobs, before anything starts."""
     for cell in grid.cells:
-        _check_replicas(cell, ranks)
-        _check_current_batch(cell, ranks)
+        _check_replicas(cell, cluster.ranks_of("generate"))
+        _check_current_batch(cell, cluster.ranks_of("train"))
 
 
 def _check_replicas(cell: Cell, ranks: int) -> None:

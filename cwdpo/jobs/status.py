@@ -1,58 +1,148 @@
-"""How a grid stands: cells x stages."""
+"""How a grid stands: cells x stages, and why stages failed."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol, get_args
 
-from cwdpo.jobs.events import last_progress
+from cwdpo.jobs.events import Pulse, last_progress, pulse
 from cwdpo.jobs.plan import Plan, Shown
+from cwdpo.pipeline import Node
 
 COLUMNS = ("pretrain", "stage1", "stage2", "generate", "score")
 """Stages that are always shown; data preparation is shown where it is not simply done or waiting."""
 
-TROUBLE = ("failed", "damaged", "interrupted", "running")
+TROUBLE = ("failed", "damaged", "interrupted", "running", "starting", "cancelled")
 
 
 @dataclass(frozen=True)
 class CellStatus:
-    """One row: stage name -> what to show; a stage the cell does not have is absent."""
+    """One cell.
+
+    Attributes:
+        family: the case of the grid file it comes from, without axis values.
+        stages: stage name -> what to show, a state first; a stage the cell does not have is absent.
+    """
 
     case: str
     seed: int
+    family: str
     stages: dict[str, str]
 
 
-def cell_statuses(plan: Plan) -> list[CellStatus]:
+@dataclass(frozen=True)
+class GridStatus:
+    """One look at a grid.
+
+    Attributes:
+        states: node id -> state.
+        cells: in the order of the grid.
+        failures: (stage folder, reason and log) of every failed node.
+    """
+
+    states: Mapping[str, Shown]
+    cells: list[CellStatus]
+    failures: list[tuple[str, str]]
+    work: list[Work]
+
+
+@dataclass(frozen=True)
+class Work:
+    """A stage that is being computed.
+
+    Attributes:
+        label: stage and the first cell that needs it.
+        pulse: None before its first step.
+    """
+
+    label: str
+    attempt: int
+    pulse: Pulse | None
+
+
+def grid_status(plan: Plan, overlay: Overlay | None = None) -> GridStatus:
+    """How the grid stands now; the store is read once.
+
+    Args:
+        overlay: what a scheduler knows beyond the store.
+    """
+    states, reasons = plan.states(), {}
+    if overlay:
+        states, reasons = overlay.states(states), overlay.reasons()
+    return GridStatus(states, cell_statuses(plan, states), failures(plan, states, reasons), at_work(plan, states))
+
+
+class Overlay(Protocol):
+    """What a scheduler knows beyond the store."""
+
+    def states(self, stored: Mapping[str, Shown]) -> dict[str, Shown]:
+        """Node id -> state, given what the store says."""
+
+    def reasons(self) -> dict[str, str]:
+        """Node id -> why it failed."""
+
+
+def at_work(plan: Plan, states: Mapping[str, Shown]) -> list[Work]:
+    """Stages that run now, in the order of the grid."""
+    found: dict[str, Work] = {}
+    for cell, wired in plan.wired.items():
+        for node in wired.nodes():
+            if states[node.id] == "running" and node.id not in found:
+                artefact = node.artefact(plan.store)
+                found[node.id] = Work(f"{node.stage.name} {cell}", artefact.newest(), pulse(artefact))
+    return list(found.values())
+
+
+def cell_statuses(plan: Plan, states: Mapping[str, Shown]) -> list[CellStatus]:
     """A row per cell in the order of the grid. Several nodes of one stage show the least advanced."""
-    states = plan.states()
+    texts = {node.id: _text(plan, node, states[node.id]) for node in plan.nodes if _is_shown(node, states)}
     rows = []
     for cell in plan.grid.cells:
         shown: dict[str, str] = {}
         for node in plan.wired[cell.name].nodes():
-            if node.stage.name in COLUMNS or states[node.id] in TROUBLE:
-                text = _text(plan, node, states[node.id])
-                if shown.get(node.stage.name, "done") == "done":
-                    shown[node.stage.name] = text
-        rows.append(CellStatus(cell.case, cell.seed, shown))
+            if node.id in texts and shown.get(node.stage.name, "done") == "done":
+                shown[node.stage.name] = texts[node.id]
+        rows.append(CellStatus(cell.case, cell.seed, cell.family, shown))
     return rows
 
 
-def _text(plan: Plan, node: Any, state: Shown) -> str:
-    if state in ("running", "interrupted"):
+def _is_shown(node: Node, states: Mapping[str, Shown]) -> bool:
+    return node.stage.name in COLUMNS or states[node.id] in TROUBLE
+
+
+def _text(plan: Plan, node: Node, state: Shown) -> str:
+    if state in ("running", "interrupted", "starting"):
         progress = last_progress(node.artefact(plan.store))
         return f"{state} {progress[0]}/{progress[1]}" if progress else state
     return state
 
 
-def failures(plan: Plan) -> list[tuple[str, str]]:
-    """(stage folder, reason and log) of every failed node."""
+def failures(plan: Plan, states: Mapping[str, Shown], reasons: Mapping[str, str]) -> list[tuple[str, str]]:
+    """(stage folder, reason, log where it was started) of every failed node; a scheduler's reason where it has one."""
     found = []
     for node in plan.nodes:
-        artefact = node.artefact(plan.store)
-        if artefact.state() == "failed":
+        if states[node.id] == "failed":
+            artefact = node.artefact(plan.store)
             number = artefact.newest()
             result = artefact.result(number)
-            reason = result["message"] if result else "no reason recorded"
-            found.append((artefact.folder.name, f"{reason}\nlog: {artefact.attempts / str(number) / 'stderr'}"))
+            said = result["message"] if result else "no reason recorded"
+            log = f"\nlog: {artefact.attempts / str(number) / 'stderr'}" if number else ""
+            found.append((artefact.folder.name, f"{reasons.get(node.id, said)}{log}"))
     return found
+
+
+def folded(cells: list[CellStatus], name: Callable[[CellStatus], str]) -> dict[str, dict[str, str]]:
+    """Cells with the same name as one row: stage name -> lines such as `3 running`, for each state there is."""
+    counts: dict[str, dict[str, Counter[str]]] = {}
+    for cell in cells:
+        stages = counts.setdefault(name(cell), {})
+        for stage, text in cell.stages.items():
+            stages.setdefault(stage, Counter())[text.split()[0]] += 1
+    return {row: {stage: counted(found) for stage, found in stages.items()} for row, stages in counts.items()}
+
+
+def counted(found: Counter[str]) -> str:
+    """A line per state, in the order of `Shown`."""
+    return "\n".join(f"{found[state]} {state}" for state in get_args(Shown) if found[state])

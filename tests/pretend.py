@@ -1,0 +1,105 @@
+"""Grids of thousands of cells, and stores that look as if they had been computed: nothing in them is a real result.
+
+The folders are in the store's own format, with the true digests of small made-up files, so that every command reads
+them as it reads real ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from cwdpo.base.sources import source_digests
+from cwdpo.base.store import Artefact, Store, lineage
+from cwdpo.jobs.plan import Plan
+from cwdpo.pipeline import Node
+
+GRID = """
+description: {cells} cells of made-up settings
+base:
+  data: {{source: demo_world}}
+  model: tiny
+  benchmarks: [{{name: captions}}]
+  stage1: {{objective: {{name: sft_c}}, negatives: {{source: perturb}}}}
+  stage2: {{objective: {{name: cw_dpo}}, negatives: {{source: perturb}}}}
+cases:
+  hard: {{}}
+  soft: {{stage2: {{objective: {{tau: 2.0}}}}}}
+axes:
+  stage1.optimization.learning_rate: {first}
+  stage2.objective.beta: {second}
+seeds: {seeds}
+"""
+
+FILES = {
+    "pretrain": ("config.json", "model.safetensors", "tokenizer.json"),
+    "stage1": ("adapter_config.json", "adapter_model.safetensors"),
+    "stage2": ("adapter_config.json", "adapter_model.safetensors"),
+    "generate": ("generations.jsonl", "settings.json"),
+    "score": ("items.jsonl", "scores.json"),
+}
+"""Stage -> names of the files it leaves; other stages get one file here."""
+
+
+def write_grid(path: Path, first: int, second: int, seeds: int) -> Path:
+    """A grid of 2 x first x second x seeds cells; first x seeds Stage-1 trainings, one Stage 2 per cell."""
+    text = GRID.format(
+        cells=2 * first * second * seeds,
+        first=[round(1e-6 * (1 + index), 9) for index in range(first)],
+        second=[round(0.01 * (1 + index), 4) for index in range(second)],
+        seeds=list(range(seeds)),
+    )
+    path.write_text(text)
+    return path
+
+
+def pretend_done(plan: Plan, nodes: Iterable[Node]) -> None:
+    """Finished artefacts for `nodes`, parents before children."""
+    lineages: dict[str, str] = {}
+    for node in nodes:
+        parents = {role: lineages[entry.id] for role, entry in node.inputs.items() if isinstance(entry, Node)}
+        made_by = lineage(source_digests(node.stage.module, node.spec), parents)
+        lineages[node.id] = made_by["lineage"]
+        _write_done(node.artefact(plan.store), node, made_by)
+
+
+def pretend_ended(store: Store, node: Node, failed: bool) -> None:
+    """One attempt that failed, or that was cut off."""
+    folder = _attempt(node.artefact(store), node)
+    if failed:
+        result = {"state": "failed", "kind": "ValueError", "message": "made up"}
+        (folder / "result.json").write_text(json.dumps(result))
+
+
+def _write_done(artefact: Artefact, node: Node, made_by: dict[str, Any]) -> None:
+    folder = _attempt(artefact, node)
+    entries = {}
+    for name in FILES.get(node.stage.name, ("files.jsonl",)):
+        content = f"made up: {name} of {node.id}\n".encode()
+        (folder / "out" / name).write_bytes(content)
+        entries[name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    provenance = {
+        "version": "0", "commit": "0" * 40, "dirty": False, "host": "nowhere", "python": "3.11.7", "ranks": 1,
+        "execution": node.execution.model_dump(mode="json"), "seconds": 1.0, "finished": "2026-01-01T00:00:00Z",
+        "packages": {"torch": "2.13.0", "transformers": "5.23.0"}, **made_by,
+    }  # fmt: skip
+    done = {"attempt": 1, "files": entries, "provenance": provenance}
+    (artefact.folder / "DONE").write_text(json.dumps(done, indent=1) + "\n")
+
+
+def _attempt(artefact: Artefact, node: Node) -> Path:
+    """Attempt 1 of a process that is gone."""
+    folder = artefact.attempts / "1"
+    (folder / "out").mkdir(parents=True)
+    claim = {"host": "nowhere", "pid": 1, "process_started": "0", "time": 0.0, "job": "made up"}
+    (folder / "claim.json").write_text(json.dumps(claim))
+    (folder / "heartbeat").touch()
+    os.utime(folder / "heartbeat", (0, 0))
+    step = {"time": 0.0, "event": "step", "step": 3, "total": 9}
+    (folder / "events.jsonl").write_text(json.dumps(step) + "\n")
+    (artefact.folder / "stage.json").write_text(json.dumps({"id": node.id, **node.card}, indent=1))
+    return folder
