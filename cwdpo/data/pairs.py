@@ -39,7 +39,8 @@ def run(context: StageContext) -> None:
         records = _held_out(records, str(folder))
     check_images(folder, (record.image for record in records), spec.data.check_images)
     write_records(context.out / "records.jsonl", records)
-    files.write_json(context.out / "summary.json", _summary(records))
+    limited = {"limit": spec.data.limit} if spec.data.limit else {}
+    files.write_json(context.out / "summary.json", {**limited, **_summary(records)})
 
 
 def _summary(records: list[Record]) -> dict[str, object]:

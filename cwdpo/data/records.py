@@ -86,6 +86,18 @@ def check_ids(records: Sequence[Record], where: str) -> None:
         seen.add(record.id)
 
 
+def first_images(records: Iterable[Record], count: int) -> list[Record]:
+    """Records of the first `count` images of each split, and of each stage's share of the training split."""
+    seen: dict[tuple[Split, Portion], set[str]] = {}
+    kept = []
+    for record in records:
+        images = seen.setdefault((record.split, record.portion), set())
+        if len(images) < count or record.image_id in images:
+            images.add(record.image_id)
+            kept.append(record)
+    return kept
+
+
 def write_records(path: Path, records: Iterable[Record]) -> None:
     """One JSON object a line."""
     files.write_jsonl(path, (asdict(record) for record in records))

@@ -10,13 +10,13 @@ from typing import Annotated, Literal, Self
 from pydantic import Field
 
 from cwdpo.base import files
-from cwdpo.base.config import Config, Place
+from cwdpo.base.config import Config, Neutral, Place
 from cwdpo.base.errors import ConfigError, DataError
 from cwdpo.base.identity import digest
 from cwdpo.data.demo_world import DemoWorld
 from cwdpo.data.karpathy import read_karpathy
 from cwdpo.data.preferences import read_preferences
-from cwdpo.data.records import Record
+from cwdpo.data.records import Record, first_images
 
 
 class Source(Config):
@@ -28,6 +28,9 @@ class Source(Config):
     """Share of the training images that Stage 1 takes; the rest is Stage 2's. By image, independent of seeds."""
     check_images: Annotated[Literal["decode", "exists"], Place()] = "decode"
     """Decode every image before training, or only look whether it is there (faster on slow file systems)."""
+    limit: Annotated[int | None, Neutral(None)] = Field(default=None, gt=0)
+    """Use only the first so many images, in the order of the file, of val, of test and of each stage's share of train;
+    the others are not even looked at. Scores are marked as partial."""
 
     @property
     def one_per_image(self) -> bool:
@@ -42,9 +45,14 @@ class Source(Config):
             reset["captions_per_image"] = "first"
         return self.model_copy(update=reset)
 
-    @abstractmethod
     def read(self, folder: Path) -> list[Record]:
-        """The records, from the files as they lie in `folder`, the data root."""
+        """The records, from the files as they lie in `folder`, the data root; no more than `limit` allows."""
+        records = self.read_all(folder)
+        return first_images(records, self.limit) if self.limit else records
+
+    @abstractmethod
+    def read_all(self, folder: Path) -> list[Record]:
+        """Every record of the files."""
 
 
 class Karpathy(Source):
@@ -60,7 +68,7 @@ class Karpathy(Source):
     captions_per_image: Literal["first", "draw", "all"] = "draw"
     """Train on the first caption of an image, on one drawn by seed each epoch, or on all; the rest only scores."""
 
-    def read(self, folder: Path) -> list[Record]:
+    def read_all(self, folder: Path) -> list[Record]:
         """See `cwdpo.data.karpathy`."""
         file = folder / self.annotations
         return read_karpathy(file, self.images, self.prompt, self.captions_per_image, self.stage1_share)
@@ -75,7 +83,7 @@ class Preferences(Source):
     annotations: str = "preferences.jsonl"
     """The records, relative to `root`."""
 
-    def read(self, folder: Path) -> list[Record]:
+    def read_all(self, folder: Path) -> list[Record]:
         """See `cwdpo.data.preferences`."""
         return read_preferences(folder / self.annotations, self.prompt, self.stage1_share)
 
@@ -89,7 +97,7 @@ class Demo(Source):
     captions_per_image: Literal["first", "draw", "all"] = "first"
     """Five wordings mixed in training stall a model of this size, so the canonical one is trained on."""
 
-    def read(self, folder: Path) -> list[Record]:
+    def read_all(self, folder: Path) -> list[Record]:
         """See `cwdpo.data.karpathy`."""
         file = folder / "dataset_coco.json"
         return read_karpathy(file, "images", self.prompt, self.captions_per_image, self.stage1_share)
@@ -113,7 +121,7 @@ REREAD = 20_000
 
 
 def data_digest(source: Karpathy | Preferences, cache: Path) -> str:
-    """Digest of the annotation file's bytes and of each image's path and size.
+    """Digest of the annotation file's bytes and of the path and size of each image that is used.
 
     The digest of a large set is kept in `cache` (a folder) for as long as the annotation file is unchanged: 123,000
     sizes take a minute on a parallel file system. Touch the file after changing an image. Small sets are read anew.
@@ -125,7 +133,8 @@ def data_digest(source: Karpathy | Preferences, cache: Path) -> str:
     annotations = root / source.annotations
     stat = annotations.stat()
     images = source.images if isinstance(source, Karpathy) else ""
-    key = digest([str(root.resolve()), source.annotations, images, stat.st_size, stat.st_mtime_ns])
+    limit = [source.limit] if source.limit else []
+    key = digest([str(root.resolve()), source.annotations, images, stat.st_size, stat.st_mtime_ns, *limit])
     kept = cache / f"data-{key[:16]}.json"
     if kept.exists() and files.read_json(kept)["images"] > REREAD:
         return str(files.read_json(kept)["digest"])

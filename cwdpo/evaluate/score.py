@@ -28,9 +28,14 @@ def run(context: StageContext) -> None:
         "metrics": scores.corpus,
         "unavailable": scores.unavailable,
         "items": len(rows),
-        "partial": spec.benchmark.limit is not None,
+        "partial": spec.benchmark.limit is not None or _is_cut(context),
         "truncated": sum(row["truncated"] for row in rows),
         "harness": {**harness(), **files.read_json(context.inputs["generate"] / "settings.json")},
     }
     files.write_jsonl(context.out / "items.jsonl", ({"id": name, **item} for name, item in scores.per_item.items()))
     files.write_json(context.out / "scores.json", summary)
+
+
+def _is_cut(context: StageContext) -> bool:
+    """True when the records are only the first of the data set."""
+    return files.read_json(context.inputs["pairs"] / "summary.json").get("limit") is not None

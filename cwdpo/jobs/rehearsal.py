@@ -1,0 +1,126 @@
+"""A grid in small: the same model, stages and nodes, with 2 steps of each training and 8 items of each benchmark."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from cwdpo.data.sources import DataSource
+from cwdpo.evaluate.benchmarks import Benchmark
+from cwdpo.experiment import Experiment, Grid, Stage1, Stage2
+from cwdpo.jobs.plan import Plan
+from cwdpo.model.config import ModelSource, Tiny
+from cwdpo.pipeline import STAGES
+
+STEPS = 2
+ITEMS = 8
+WORLD_IMAGES = 32
+"""Fewest images of the world that a tiny model is pretrained on: enough for either stage to get some."""
+
+
+def rehearsal(grid: Grid) -> Grid:
+    """The first seed of every case in small; stages that cells share stay shared."""
+    first = grid.cells[0].seed
+    images = _images_needed(cell.experiment for cell in grid.cells)
+    cells = [replace(cell, experiment=_in_small(cell.experiment, images)) for cell in grid.cells if cell.seed == first]
+    description = f"{grid.name} in small: {STEPS} steps, {ITEMS} items"
+    return Grid(f"{grid.name}-rehearsal", grid.options, description, tuple(cells))
+
+
+def as_file(grid: Grid) -> dict[str, Any]:
+    """Content of a grid file that holds the cells of one seed, every setting spelled out."""
+    cases = {cell.case: cell.experiment.model_dump(mode="json", exclude={"seed"}) for cell in grid.cells}
+    return {"description": grid.description, "base": {}, "cases": cases, "seeds": [grid.cells[0].seed]}
+
+
+def _images_needed(experiments: Iterable[Experiment]) -> int:
+    """Images that either stage of training needs for its steps, one sample of each."""
+    stages = [stage for experiment in experiments for stage in (experiment.stage1, experiment.stage2) if stage]
+    return max([ITEMS, *(STEPS * stage.optimization.batch_size for stage in stages)])
+
+
+def _in_small(experiment: Experiment, images: int) -> Experiment:
+    return experiment.model_copy(
+        update={
+            "data": _first(experiment.data, images),
+            "model": _quickly_made(experiment.model),
+            "stage1": _short(experiment.stage1),
+            "stage2": _short(experiment.stage2),
+            "benchmarks": tuple(_few_items(benchmark, experiment.data) for benchmark in experiment.benchmarks),
+            "execution": experiment.execution.model_copy(update={"checkpoint_every": 1}),
+        }
+    )
+
+
+def _first(data: DataSource, images: int) -> DataSource:
+    return data.model_copy(update={"limit": min(data.limit or images, images)})
+
+
+def _short(stage: Stage1 | Stage2 | None) -> Stage1 | Stage2 | None:
+    """Two steps, also where a pass over the data is only one."""
+    if stage is None:
+        return None
+    steps = min(stage.optimization.max_steps or STEPS, STEPS)
+    short = stage.optimization.model_copy(update={"max_steps": steps, "epochs": float(STEPS)})
+    return stage.model_copy(update={"optimization": short})
+
+
+def _quickly_made(model: ModelSource) -> ModelSource:
+    """A checkpoint as it is; the pretraining of a tiny model is a training like the others."""
+    if not isinstance(model, Tiny):
+        return model
+    images = max(WORLD_IMAGES, STEPS * model.pretraining.batch_size)
+    sizes = {"train": min(model.world.train, images), "val": 0, "test": 0}
+    return model.model_copy(
+        update={
+            "world": model.world.model_copy(update=sizes),
+            "pretraining": model.pretraining.model_copy(update={"steps": min(model.pretraining.steps, STEPS)}),
+        }
+    )
+
+
+def _few_items(benchmark: Benchmark, data: DataSource) -> Benchmark:
+    """The first items, and of their data set only the images that these need."""
+    source = (benchmark.data or data).for_evaluation()
+    limit = min(benchmark.limit or ITEMS, ITEMS)
+    return benchmark.model_copy(update={"limit": limit, "data": _first(source, ITEMS)})
+
+
+@dataclass(frozen=True)
+class Rehearsed:
+    """What became of one kind of stage.
+
+    Attributes:
+        seconds: of the longest one that is done, as its attempt measured them; None where none is.
+        memory: most bytes that the first process of one of them took; None where nothing is known.
+        gpu_memory: the same on its GPU.
+    """
+
+    stage: str
+    count: int
+    done: int
+    seconds: float | None
+    memory: int | None
+    gpu_memory: int | None
+
+
+def rehearsed(plan: Plan) -> list[Rehearsed]:
+    """A row per kind of stage, in the order of the data path."""
+    by_kind: dict[str, list[Mapping[str, Any] | None]] = {name: [] for name in STAGES}
+    for node in plan.nodes:
+        by_kind[node.stage.name].append(node.artefact(plan.store).done())
+    return [_rehearsed(name, found) for name, found in by_kind.items() if found]
+
+
+def _rehearsed(stage: str, dones: list[Mapping[str, Any] | None]) -> Rehearsed:
+    measured = [done["provenance"] for done in dones if done]
+    peaks = [provenance.get("peak_bytes", {}) for provenance in measured]
+    return Rehearsed(
+        stage=stage,
+        count=len(dones),
+        done=len(measured),
+        seconds=max((provenance["seconds"] for provenance in measured), default=None),
+        memory=max((peak["memory"] for peak in peaks if "memory" in peak), default=None),
+        gpu_memory=max((peak["gpu_memory"] for peak in peaks if "gpu_memory" in peak), default=None),
+    )
