@@ -8,7 +8,7 @@ STAMP := $(VENV)/.ready-$(shell cat containers/torch.lock containers/requirement
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint docs-check lock clean
+.PHONY: help setup demo demo-slurm test lint docs-check bench lock clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,10 @@ demo: setup  ## The whole path on this machine: data, both stages, captions, sco
 	$(BIN)/cwdpo submit --grid demo --cluster local
 	$(BIN)/cwdpo report --grid demo
 
+demo-slurm: setup  ## The same through a real Slurm on this machine (Debian, root; first seed; CWDPO_TEST_CLUSTER=install installs it)
+	@echo "== a Slurm of four virtual nodes; interrupted, the same command goes on where it stopped"
+	slurm/demo.sh $(BIN)/cwdpo --set seeds=[0]
+
 test: setup lint  ## Lint, then every test, with real processes (under 30 minutes on 2 cores)
 	$(BIN)/python -m pytest
 
@@ -42,6 +46,9 @@ lint: setup  ## ruff, mypy, the layers of the architecture, YAML files, README l
 
 docs-check: setup  ## Every shipped YAML parses; every README link and command exists
 	$(BIN)/python -m pytest -q tests/docs
+
+bench: setup  ## Time what must stay quick; prints tables and writes them to tests/perf/results (some minutes)
+	@for file in tests/perf/bench_*.py; do $(BIN)/python $$file || exit 1; done
 
 lock: setup  ## Write containers/requirements.lock anew from pyproject.toml (needs a package index)
 	containers/lock.sh $(BIN)/python

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,16 @@ REPO = Path(__file__).resolve().parents[1]
 GRIDS = Path(__file__).resolve().parent / "grids"
 MICRO = GRIDS / "micro.yaml"
 LIMIT_SECONDS = 300
+
+
+def readme_commands(text: str) -> list[str]:
+    """Command lines in the bash blocks of a text, without comments."""
+    return [
+        line.split("  #")[0].strip()
+        for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
+        for line in block.splitlines()
+        if line.strip() and not line.strip().startswith("#")
+    ]
 
 
 def environment(**more: str) -> dict[str, str]:

@@ -2,54 +2,40 @@
 
 Exit status: 0 done; 1 some stage failed; 2 wrong option, file or key; 3 wrong data or model; 4 the store cannot be
 written or is damaged; 5 training cannot go on; 6 not available here; 75 stopped by a signal, go on with the same
-command; 130 Ctrl-C.
+command; 76 another process is at it; 130 Ctrl-C.
 """
 
 from __future__ import annotations
 
-import json
-import os
+import gc
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cwdpo.base.errors import ConfigError, CwdpoError
+from cwdpo.cli import jobs as _jobs  # registers its commands
+from cwdpo.cli.app import (
+    AllOption,
+    ClusterOption,
+    GridOption,
+    HomeOption,
+    JsonOption,
+    SetOption,
+    Source,
+    app,
+    open_plan,
+    print_json,
+)
 from cwdpo.version import code_version
 
 if TYPE_CHECKING:
-    from cwdpo.jobs.plan import Plan
     from cwdpo.jobs.prepare import OnStale
 
 INTERRUPTED = 130
 
-app = typer.Typer(
-    name="cwdpo",
-    help="Preference tuning of vision-language models, from a YAML grid to the paper's tables.",
-    epilog="Exit status: 0 done, 1 a stage failed, 2 configuration, 3 data or model, 4 store, 5 training,"
-    " 6 not available, 75 stopped by a signal, 130 Ctrl-C.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-GridOption = Annotated[str, typer.Option("--grid", "-g", help="A name in configs/grids/, or a path to a YAML file.")]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", "-s", metavar="KEY=VALUE", help="Change a key of the experiment; may be repeated."),
-]
-HomeOption = Annotated[
-    Path | None, typer.Option("--home", help="Folder of the store.  [default: $CWDPO_HOME, else ./runs]")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a script to read.")]
-ClusterOption = Annotated[
-    str | None,
-    typer.Option(
-        "--cluster", "-c", help="A name in configs/clusters/, or a path.  [default: $CWDPO_CLUSTER, else local]"
-    ),
-]
+__all__ = ["_jobs", "app", "main"]
 
 
 def _version(wanted: bool) -> None:
@@ -77,20 +63,21 @@ def plan(
     cluster: ClusterOption = None,
     override: SetOption = None,
     home: HomeOption = None,
+    every: AllOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show the distinct stages of a grid and what is already done; computes nothing."""
     from cwdpo.jobs.clusters import load_cluster
     from cwdpo.jobs.plan import check_ranks
 
-    found = _plan(grid, override, home)
-    check_ranks(found.grid, load_cluster(cluster).ranks)
+    found = open_plan(grid, override, home)
+    check_ranks(found.grid, load_cluster(cluster))
     if as_json:
-        _print_json(found.as_json())
+        print_json(found.as_json())
     else:
         from cwdpo.cli.show import print_plan
 
-        print_plan(found)
+        print_plan(found, every)
 
 
 @app.command(epilog="Example: cwdpo submit --grid demo --cluster local")
@@ -105,23 +92,43 @@ def submit(
     recompute: Annotated[
         bool, typer.Option("--recompute", help="Compute results again that were computed by other code.")
     ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Slurm: write every script and the graph of jobs, submit nothing.")
+    ] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Slurm: stay, reconcile and report until all is settled.")
+    ] = False,
+    steward: Annotated[
+        bool, typer.Option("--steward", help="Slurm: a one-core job that reconciles after this command has gone.")
+    ] = False,
+    rehearse: Annotated[
+        bool, typer.Option("--rehearse", help="The whole chain with 2 steps and 8 items, in a scratch store.")
+    ] = False,
 ) -> None:
     """Compute what is missing of a grid. Interrupted anywhere, the same command goes on where it stopped."""
-    from cwdpo.cli.submit import submit_grid
+    from cwdpo.cli.submit import Wishes, submit_grid
 
     if accept_stale and recompute:
         raise ConfigError("--accept-stale and --recompute contradict each other")
     on_stale: OnStale = "accept" if accept_stale else "recompute" if recompute else "refuse"
-    raise typer.Exit(submit_grid(_plan(grid, override, home, writable=True), cluster, on_stale))
+    wishes = Wishes(on_stale=on_stale, dry_run=dry_run, watch=watch, steward=steward, rehearse=rehearse)
+    raise typer.Exit(submit_grid(Source(grid, tuple(override or []), home), cluster, wishes))
 
 
 @app.command(epilog="Example: cwdpo status --grid demo")
-def status(grid: GridOption, override: SetOption = None, home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Show how each cell of a grid stands, stage by stage, and why stages failed."""
-    from cwdpo.cli.show import print_status, status_json
+def status(
+    grid: GridOption,
+    override: SetOption = None,
+    home: HomeOption = None,
+    every: AllOption = False,
+    as_json: JsonOption = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Show it anew until Ctrl-C.")] = False,
+    interval: Annotated[float, typer.Option("--every", min=1, help="Seconds between two looks.")] = 10.0,
+) -> None:
+    """Show how each cell of a grid stands, stage by stage, what is at work, and why stages failed."""
+    from cwdpo.cli.explain import show_status
 
-    found = _plan(grid, override, home)
-    _print_json(status_json(found)) if as_json else print_status(found)
+    show_status(Source(grid, tuple(override or []), home), every, as_json, interval if watch else None)
 
 
 @app.command(epilog="Example: cwdpo report --grid demo")
@@ -136,16 +143,17 @@ def report(
 ) -> None:
     """Print the results, mean ± standard deviation over seeds, and write them as Markdown."""
     from cwdpo.base import files
+    from cwdpo.jobs.slurm.view import open_book, overlay_of
     from cwdpo.report.render import as_json as to_json
     from cwdpo.report.render import markdown, print_tables
     from cwdpo.report.table import tables
 
-    found = _plan(grid, override, home)
-    results = tables(found)
+    found = open_plan(grid, override, home)
+    results = tables(found, overlay_of(open_book(found)))
     target = output or found.store.home / "grids" / found.grid.name / "report.md"
     files.write_text(target, markdown(results))
     if as_json:
-        _print_json(to_json(results))
+        print_json(to_json(results))
     else:
         print_tables(results)
         typer.echo(f"written to {target}")
@@ -164,7 +172,7 @@ def track(
     from cwdpo.report.track import track as track_once
     from cwdpo.report.track import tracking_uri
 
-    found = _plan(grid, override, home)
+    found = open_plan(grid, override, home)
     typer.echo(f"tracking to {tracking_uri(found.store)}")
     for names in follow_grid(found, every) if follow else [track_once(found)]:
         typer.echo(f"{len(names)} new: {', '.join(names)}" if names else "nothing new")
@@ -184,30 +192,13 @@ def export(
     """Copy a trained policy out of the store: the PEFT adapter, or a whole model."""
     from cwdpo.cli.export import export_cell
 
-    export_cell(_plan(grid, override, home), cell, to, merged)
+    export_cell(open_plan(grid, override, home), cell, to, merged)
     typer.echo(f"written to {to}")
-
-
-def _plan(grid: str, override: list[str] | None, home: Path | None, writable: bool = False) -> Plan:
-    """The plan of a grid in a home folder."""
-    from cwdpo.base.config import parse_overrides
-    from cwdpo.base.store import Store
-    from cwdpo.experiment import load_grid
-    from cwdpo.jobs.plan import make_plan
-
-    store = Store(home or Path(os.environ.get("CWDPO_HOME") or "runs"))
-    loaded = load_grid(grid, parse_overrides(override or []))
-    if writable:
-        store.check_writable()
-    return make_plan(loaded, store)
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=1, ensure_ascii=False))
 
 
 def main() -> None:
     """Entry point: a `CwdpoError` becomes one message and its exit status."""
+    gc.set_threshold(100_000)  # a plan of thousands of cells is all live: looking for garbage in it finds none
     try:
         app()
     except CwdpoError as error:

@@ -1,4 +1,4 @@
-"""What `submit` does, and how it tells: progress bars on a terminal, plain lines elsewhere."""
+"""What `submit` does on any cluster; on this machine, progress bars on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import typer
 
-from cwdpo.base.errors import CwdpoError, Interrupted
-from cwdpo.jobs.clusters import load_cluster
+from cwdpo.base.errors import ConfigError, CwdpoError, Interrupted
+from cwdpo.cli.app import Source
+from cwdpo.jobs.clusters import LocalCluster, SlurmCluster, check_slurm, load_cluster
 from cwdpo.jobs.events import last_progress
 from cwdpo.jobs.local import LocalExecutor, Outcome
 from cwdpo.jobs.plan import Plan, check_ranks
@@ -23,14 +25,42 @@ if TYPE_CHECKING:
     from cwdpo.pipeline import Node
 
 
-def submit_grid(plan: Plan, cluster_name: str | None, on_stale: OnStale) -> int:
+@dataclass(frozen=True)
+class Wishes:
+    """How to submit."""
+
+    on_stale: OnStale = "refuse"
+    dry_run: bool = False
+    watch: bool = False
+    steward: bool = False
+    rehearse: bool = False
+
+
+def submit_grid(source: Source, cluster_name: str | None, wishes: Wishes) -> int:
     """Compute what is missing; returns the exit status."""
-    cluster = load_cluster(cluster_name).resolved()
-    check_ranks(plan.grid, cluster.ranks)
-    for line in prepare(plan, on_stale):
-        typer.echo(line)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
+    if wishes.rehearse:
+        from cwdpo.cli.rehearse import rehearse
+
+        return rehearse(source, cluster_name, wishes)
+    cluster = load_cluster(cluster_name)
+    if isinstance(cluster, SlurmCluster):
+        from cwdpo.cli.slurm import submit_slurm
+
+        if not wishes.dry_run:
+            check_slurm(cluster_name)
+        return submit_slurm(source, cluster, wishes)
+    wrong = [name for name in ("dry_run", "watch", "steward") if getattr(wishes, name)]
+    if wrong:
+        raise ConfigError(f"--{wrong[0].replace('_', '-')} is for a Slurm cluster; this one computes while you wait")
+    return _submit_local(source.plan(writable=True), cluster.resolved(), wishes)
+
+
+def _submit_local(plan: Plan, cluster: LocalCluster, wishes: Wishes) -> int:
+    check_ranks(plan.grid, cluster)
+    for line in prepare(plan, wishes.on_stale):
+        typer.echo(line)
     reporter = Bars(plan) if sys.stdout.isatty() else Lines(plan)
     with reporter:
         outcome = LocalExecutor(plan, cluster, reporter).run()

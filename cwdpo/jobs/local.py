@@ -13,15 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from cwdpo.base.errors import Interrupted, StoreError
+from cwdpo.base.errors import Busy, Interrupted, StoreError
 from cwdpo.jobs.clusters import LocalCluster, visible_gpus
-from cwdpo.jobs.job import BUSY, write_job
+from cwdpo.jobs.job import write_job
 from cwdpo.jobs.launch import Launched, launch
 from cwdpo.jobs.plan import Plan
 from cwdpo.pipeline import Node
 
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 30.0  # for a checkpoint after Ctrl-C
+
+NOT_FAILED = (0, Busy.exit_code, Interrupted.exit_code)
+"""Exit statuses after which what a job left undone can be started again."""
 
 
 class Reporter(Protocol):
@@ -156,7 +159,7 @@ class LocalExecutor:
             self._report_done(job)
         if status is not None:
             self.running.remove(job)
-            if job.nodes and status not in (0, BUSY):
+            if job.nodes and status not in NOT_FAILED:
                 self._report_failed(job, status)
 
     def _report_done(self, job: Running) -> None:

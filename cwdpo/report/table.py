@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,8 @@ from cwdpo.base import files
 from cwdpo.base.errors import ConfigError, DataError, StoreError
 from cwdpo.base.store import Artefact
 from cwdpo.jobs.plan import Plan, Shown
-from cwdpo.pipeline import Node
+from cwdpo.jobs.status import Overlay
+from cwdpo.pipeline import Node, in_order
 from cwdpo.statistics.bootstrap import Interval, paired_bootstrap
 from cwdpo.statistics.summary import mean_std
 
@@ -31,7 +32,7 @@ class Value:
         mean: over seeds, times 100; None when there is nothing to show.
         std: sample standard deviation over seeds, times 100; None for one value.
         n: number of distinct results the mean is over.
-        missing: why values are missing, such as "failed" or "not available: Java not found".
+        missing: why values are missing, such as "failed: out of memory" or "not available: Java not found".
         artefacts: folders of the scores behind the mean.
     """
 
@@ -85,24 +86,44 @@ class _Score:
     commit: str
 
 
-def tables(plan: Plan) -> list[Table]:
+@dataclass(frozen=True)
+class _Grid:
+    """A grid at one moment.
+
+    Attributes:
+        reasons: node id -> why it failed, as a scheduler knows it.
+    """
+
+    plan: Plan
+    states: Mapping[str, Shown]
+    reasons: Mapping[str, str]
+
+
+def tables(plan: Plan, overlay: Overlay | None = None) -> list[Table]:
     """One table per benchmark of the grid.
+
+    Args:
+        overlay: what a scheduler knows beyond the store.
 
     Raises:
         ConfigError: the grid has no benchmarks.
     """
-    states = plan.states()
+    states, reasons = plan.states(), {}
+    if overlay:
+        states, reasons = overlay.states(states), overlay.reasons()
+    grid = _Grid(plan, states, reasons)
     names = dict.fromkeys(name for wired in plan.wired.values() for name in wired.scores)
     if not names:
         raise ConfigError(f"grid '{plan.grid.name}' has no benchmarks: there is nothing to report")
     twins = _identical(plan, states)
-    return [_table(plan, states, name, twins) for name in names]
+    return [_table(grid, name, twins) for name in names]
 
 
-def _table(plan: Plan, states: dict[str, Shown], benchmark: str, twins: dict[str, str]) -> Table:
+def _table(grid: _Grid, benchmark: str, twins: dict[str, str]) -> Table:
+    plan = grid.plan
     every = {case: _nodes(plan, case, benchmark) for case in plan.grid.cases}
     cases = {case: nodes for case, nodes in every.items() if nodes}
-    scores = {case: [_read(plan, node, states) for node in nodes] for case, nodes in cases.items()}
+    scores = {case: [_read(grid, node) for node in nodes] for case, nodes in cases.items()}
     baseline = next(iter(cases))
     entries = (entry for cell in plan.grid.cells for entry in cell.experiment.benchmarks)
     headline = next(entry.headline for entry in entries if entry.name == benchmark)
@@ -131,14 +152,11 @@ def _nodes(plan: Plan, case: str, benchmark: str) -> list[Node]:
     return list({node.id: node for node in nodes}.values())
 
 
-def _read(plan: Plan, node: Node, states: dict[str, Shown]) -> _Score | str:
+def _read(grid: _Grid, node: Node) -> _Score | str:
     """The score, or why there is none."""
-    state = states[node.id]
-    if state == "missing":
-        state = _worst_ancestor(node, states)
-    if state not in ("done", "stale"):
-        return state
-    artefact = node.artefact(plan.store)
+    if grid.states[node.id] not in ("done", "stale"):
+        return _why(grid, node)
+    artefact = node.artefact(grid.plan.store)
     try:
         folder = artefact.verified_files()
         rows = files.read_jsonl(folder / "items.jsonl")
@@ -158,15 +176,23 @@ def _commit(artefact: Artefact) -> str:
     return f"commit {str(found['commit'])[:12]}{' with changes' if found['dirty'] else ''}"
 
 
-def _worst_ancestor(node: Node, states: dict[str, Shown]) -> Shown:
-    """`running` when something this node waits for is at work, else `missing`."""
-    waiting = [node]
-    while waiting:
-        current = waiting.pop()
-        if states[current.id] == "running":
-            return "running"
-        waiting += current.parents
-    return "missing"
+def _why(grid: _Grid, node: Node) -> str:
+    """Why a score is not there: what failed first on the way to it, else what is at work, else its own state."""
+    on_the_way = [found for found in in_order([node]) if grid.states[found.id] not in ("done", "stale")]
+    for found in on_the_way:
+        if grid.states[found.id] == "failed":
+            return f"failed: {_reason_of(grid, found)}"
+    for state in ("cancelled", "running", "starting", "queued"):
+        if any(grid.states[found.id] == state for found in on_the_way):
+            return state
+    return grid.states[node.id]
+
+
+def _reason_of(grid: _Grid, node: Node) -> str:
+    """What a failed stage said, or the scheduler of it."""
+    artefact = node.artefact(grid.plan.store)
+    result = artefact.result(artefact.newest())
+    return grid.reasons.get(node.id) or (result["message"] if result else "no reason recorded")
 
 
 def _value(found: Sequence[_Score | str], metric: str) -> Value:
@@ -208,7 +234,7 @@ def _item_means(found: Sequence[_Score | str]) -> dict[str, float] | None:
     return {name: 100 * sum(score.items[name][COMPARED] for score in scores) / len(scores) for name in scores[0].items}
 
 
-def _identical(plan: Plan, states: dict[str, Shown]) -> dict[str, str]:
+def _identical(plan: Plan, states: Mapping[str, Shown]) -> dict[str, str]:
     """Case -> note, where a trained policy has the same bytes as another case's for some seed."""
     first: dict[tuple[int, str], str] = {}
     notes: dict[str, str] = {}

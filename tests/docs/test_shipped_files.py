@@ -10,20 +10,18 @@ import sys
 from pathlib import Path
 
 import pytest
+from commands import readme_commands
 
 from cwdpo.base.config import read_yaml, validate
 from cwdpo.experiment import load_grid
-from cwdpo.jobs.clusters import LocalCluster
+from cwdpo.jobs.clusters import load_cluster
 from cwdpo.model.config import Checkpoint, Tiny
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = [
-    line.split("  #")[0].strip()
-    for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
-    for line in block.splitlines()
-    if line.strip() and not line.strip().startswith("#")
-]
+COMMANDS = readme_commands(README)
+(SLURM_SECTION,) = re.findall(r"## On a Slurm cluster\n.*?(?=\n## )", README, re.DOTALL)
+"""Its commands run in tests/slurm/test_readme.py, on a real Slurm."""
 
 
 def shipped(folder: str) -> list[Path]:
@@ -41,7 +39,7 @@ def test_grid_parses(path: Path) -> None:
 
 @pytest.mark.parametrize("path", shipped("configs/clusters"), ids=lambda path: path.stem)
 def test_cluster_parses(path: Path) -> None:
-    assert validate(LocalCluster, read_yaml(path), str(path)).kind == "local"
+    assert load_cluster(str(path)).kind == ("local" if path.stem == "local" else "slurm")
 
 
 @pytest.mark.parametrize("path", shipped("configs/models"), ids=lambda path: path.stem)
@@ -83,7 +81,8 @@ def umask() -> int:
 def test_readme_commands_run(tmp_path: Path) -> None:
     """Every cwdpo command of the README, in its order, with the demo grid swapped for the micro one."""
     environment = {**os.environ, "CWDPO_HOME": str(tmp_path / "runs"), "PYTHONPATH": str(ROOT)}
-    commands = [line for line in COMMANDS if line.startswith(".venv/bin/cwdpo ")]
+    on_slurm = readme_commands(SLURM_SECTION)
+    commands = [line for line in COMMANDS if line.startswith(".venv/bin/cwdpo ") and line not in on_slurm]
     assert len(commands) >= 6
     for command in commands:
         words = shlex.split(command)[1:]

@@ -1,0 +1,127 @@
+"""What `status`, `logs`, `why` and `collect` print."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import typer
+
+from cwdpo.base import files
+from cwdpo.base.errors import ConfigError, name_valid
+from cwdpo.cli.app import Source, print_json
+from cwdpo.cli.show import console, print_status, status_json
+from cwdpo.cli.slurm import quietly
+from cwdpo.jobs.plan import Plan
+from cwdpo.jobs.slurm.reconcile import Book
+from cwdpo.jobs.slurm.view import OnSlurm, causes, log_files, open_book, overlay_of
+from cwdpo.pipeline import Node
+
+FOLLOW_SECONDS = 0.5
+
+
+def show_status(source: Source, every: bool, as_json: bool, interval: float | None) -> None:
+    """Print how a grid stands; every `interval` seconds until nothing is under way where that is given."""
+    while True:
+        plan = source.plan()
+        quietly(plan)
+        overlay = overlay_of(open_book(plan))
+        if interval is not None:
+            console().clear()
+        print_json(status_json(plan, overlay)) if as_json else print_status(plan, every, overlay)
+        if interval is None:
+            return
+        time.sleep(interval)
+
+
+def show_why(plan: Plan, cell: str) -> int:
+    """Print the chain of causes of a cell; 0 where it is done or under way, 1 where something failed."""
+    _check_cell(plan, cell)
+    quietly(plan)
+    lines = causes(plan, cell, open_book(plan))
+    if not lines:
+        typer.echo(f"{cell}: all done")
+        return 0
+    typer.echo(f"{cell}: not done, because")
+    for line in lines:
+        typer.echo(f"  {line}")
+    failed = any(": failed " in line or ": failed: " in line or ": cancelled;" in line for line in lines)
+    if failed:
+        typer.echo(f"when it is mended: cwdpo retry {cell} {plan.grid.options}")
+    return 1 if failed else 0
+
+
+def _check_cell(plan: Plan, cell: str) -> None:
+    if cell not in plan.wired:
+        raise ConfigError(f"unknown cell {name_valid(cell, plan.wired)}")
+
+
+def show_logs(plan: Plan, cell: str, stage: str | None, follow: bool) -> None:
+    """Print the logs of a cell's stage, oldest line first."""
+    _check_cell(plan, cell)
+    book = open_book(plan)
+    node = _interesting(plan, cell, stage, book)
+    paths = log_files(plan, node, book)
+    if not paths and not follow:
+        raise ConfigError(f"{node.stage.name} {node.id[:16]} of {cell} has no log: it was not started")
+    read = {}
+    for path in paths:
+        content = path.read_bytes()
+        read[path] = len(content)
+        typer.echo(f"== {path}")
+        typer.echo(content.decode("utf-8", "replace").rstrip("\n"))
+    if follow:
+        _follow(plan, node, book, read)
+
+
+def _interesting(plan: Plan, cell: str, stage: str | None, book: Book | None) -> Node:
+    """The stage that was asked for, else the one at work, else the one that failed, else the last one begun."""
+    nodes = plan.wired[cell].nodes()
+    if stage is not None:
+        named = [node for node in nodes if node.stage.name == stage]
+        if not named:
+            raise ConfigError(f"--stage: {name_valid(stage, {node.stage.name for node in nodes})}")
+        return named[-1]
+    states = plan.states()
+    if book:
+        states = OnSlurm(book).states(states)
+    for wanted in ("running", "starting", "failed", "interrupted", "done"):
+        found = [node for node in nodes if states[node.id].startswith(wanted)]
+        if found:
+            return found[-1]
+    raise ConfigError(f"{cell}: no stage was started yet")
+
+
+def _follow(plan: Plan, node: Node, book: Book | None, read: dict[Path, int]) -> None:
+    """Print what is added to the newest attempt's log until the stage is over; a new attempt is followed too.
+
+    Args:
+        read: bytes of each log that were printed already.
+    """
+    while True:
+        over = node.artefact(plan.store).state() in ("done", "failed")
+        for path in log_files(plan, node, book):
+            with open(path, "rb") as file:
+                file.seek(read.setdefault(path, 0))
+                added = file.read()
+            read[path] += len(added)
+            typer.echo(added.decode("utf-8", "replace"), nl=False)
+        if over:
+            return
+        time.sleep(FOLLOW_SECONDS)
+
+
+def collect(plan: Plan) -> int:
+    """Write `report.md` and `gaps.json`; 1 where a cell lacks a score."""
+    from cwdpo.report.render import markdown
+    from cwdpo.report.table import tables
+
+    quietly(plan)
+    folder, book = plan.store.home / "grids" / plan.grid.name, open_book(plan)
+    files.write_text(folder / "report.md", markdown(tables(plan, overlay_of(book))))
+    gaps = {cell: found for cell in plan.wired if (found := causes(plan, cell, book))}
+    files.write_json(folder / "gaps.json", gaps)
+    typer.echo(f"{len(plan.wired) - len(gaps)} of {len(plan.wired)} cells complete; report in {folder / 'report.md'}")
+    for cell, lines in gaps.items():
+        typer.echo(f"{cell} is not done:\n" + "\n".join(f"  {line}" for line in lines))
+    return 1 if gaps else 0

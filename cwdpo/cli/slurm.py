@@ -1,0 +1,244 @@
+"""What `submit`, `reconcile`, `retry` and `cancel` do on a Slurm cluster, and what they print."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from cwdpo.base import files
+from cwdpo.base.errors import Busy, ConfigError, name_valid
+from cwdpo.cli.app import Source
+from cwdpo.experiment import find_config
+from cwdpo.jobs.clusters import SlurmCluster, check_slurm
+from cwdpo.jobs.plan import Plan, check_ranks
+from cwdpo.jobs.prepare import prepare
+from cwdpo.jobs.slurm import commands
+from cwdpo.jobs.slurm.desired import Desired
+from cwdpo.jobs.slurm.dryrun import names, write_dry_run
+from cwdpo.jobs.slurm.ledger import Ledger, Settled
+from cwdpo.jobs.slurm.lock import locked
+from cwdpo.jobs.slurm.reconcile import WAIT_SECONDS, Book, Outcome, Pass, forgive, reconcile, take_away
+from cwdpo.jobs.slurm.side import SideJobs
+from cwdpo.jobs.slurm.snapshot import snapshot
+from cwdpo.jobs.slurm.standing import Standings, adopt, strays
+from cwdpo.jobs.slurm.submission import Submission
+
+if TYPE_CHECKING:
+    from cwdpo.cli.submit import Wishes
+
+POLL_SECONDS = 10.0
+
+
+def submit_slurm(source: Source, cluster: SlurmCluster, wishes: Wishes) -> int:
+    """Send what is missing to Slurm; returns the exit status."""
+    plan = source.plan(writable=True)
+    check_ranks(plan.grid, cluster)
+    if wishes.dry_run:
+        return _dry_run(plan, cluster)
+    with locked(Ledger(plan.store).folder / "lock", WAIT_SECONDS, typer.echo) as check:
+        outcome = _submit(plan, source, cluster, wishes, check)
+    _tell(plan, outcome)
+    return watch(plan) if wishes.watch else 0
+
+
+def _submit(plan: Plan, source: Source, cluster: SlurmCluster, wishes: Wishes, check: Callable[[], None]) -> Outcome:
+    """One submission; the lock is held."""
+    for line in prepare(plan, wishes.on_stale):
+        typer.echo(line)
+    desired = _desire(plan, source, cluster, {node.id for node in plan.nodes})
+    check()
+    _forgive(plan, desired, kinds={"cancelled"})
+    _preflight(plan, desired)
+    check()
+    desired.write(plan)
+    outcome = Pass(plan, desired, check, typer.echo).run()
+    side = SideJobs(plan, desired, source.overrides, check)
+    side.collect(typer.echo)
+    if wishes.steward:
+        side.steward(typer.echo)
+    return outcome
+
+
+def _desire(plan: Plan, source: Source, cluster: SlurmCluster, nodes: set[str]) -> Desired:
+    """What is asked for from now on, with the code and the grid file as they are at this moment."""
+    code = snapshot(Ledger(plan.store).folder / "code")
+    folder = plan.write()
+    files.write_bytes(folder / f"{plan.grid.name}.yaml", find_config("grids", source.grid).read_bytes())
+    before = Desired.read(plan)
+    return Desired(cluster, code, frozenset(nodes) | (before.nodes if before else frozenset()))
+
+
+def _preflight(plan: Plan, desired: Desired) -> None:
+    """Ask Slurm about every shape of job before any is submitted."""
+    book = Book(plan, desired, Standings(Ledger(plan.store)))
+    submission = Submission(plan, desired.cluster, desired.code)
+    for kind, sentence in submission.preflight(book.missing, book.queued):
+        typer.echo(f"preflight {kind}: {sentence}")
+
+
+def _forgive(plan: Plan, desired: Desired, kinds: set[str] | None = None, cells: list[str] | None = None) -> int:
+    """Let failures count no longer; all kinds, all cells where nothing else is said."""
+    book = Book(plan, desired, Standings(Ledger(plan.store)))
+    wanted = nodes_of(plan, cells)
+    found = [name for name, why in book.given_up.items() if name in wanted and (kinds is None or why.kind in kinds)]
+    return forgive(book, found)
+
+
+def nodes_of(plan: Plan, cells: list[str] | None) -> set[str]:
+    """Ids of the stages of cells; `cells` are CASE/SEED or CASE, None is all.
+
+    Raises:
+        ConfigError: no such cell.
+    """
+    names = list(plan.wired)
+    if cells is None or not cells:
+        return {node.id for node in plan.nodes}
+    chosen: set[str] = set()
+    for cell in cells:
+        found = [name for name in names if name == cell or name.rpartition("/")[0] == cell]
+        if not found:
+            raise ConfigError(f"unknown cell {name_valid(cell, [*names, *plan.grid.cases])}")
+        chosen |= set(found)
+    return {node.id for name in chosen for node in plan.wired[name].nodes()}
+
+
+def retry(source: Source, cells: list[str] | None) -> int:
+    """Try again what failed, with the code as it is now."""
+    check_slurm(None)
+    plan = source.plan(writable=True)
+    with locked(Ledger(plan.store).folder / "lock", WAIT_SECONDS, typer.echo) as check:
+        before = _submitted(plan)
+        desired = _desire(plan, source, before.cluster, nodes_of(plan, cells))
+        check()
+        desired.write(plan)
+        count = _forgive(plan, desired, cells=cells)
+        typer.echo(f"{count} failure(s) count no longer")
+        outcome = Pass(plan, desired, check, typer.echo).run()
+        SideJobs(plan, desired, source.overrides, check).collect(typer.echo)
+    _tell(plan, outcome)
+    return 0
+
+
+def cancel(source: Source, cells: list[str] | None) -> int:
+    """Take waiting and running jobs of cells away; what other cells need stays."""
+    check_slurm(None)
+    plan = source.plan()
+    with locked(Ledger(plan.store).folder / "lock", WAIT_SECONDS, typer.echo) as check:
+        adopt(Standings(Ledger(plan.store)), typer.echo)
+        check()
+        commands.cancel(strays(Standings(Ledger(plan.store))))
+        desired = _submitted(plan)
+        wanted = nodes_of(plan, cells)
+        kept = {node.id for cell, wired in plan.wired.items() for node in wired.nodes()
+                if not {node.id for node in wired.nodes()} <= wanted}  # fmt: skip
+        book = Book(plan, desired, Standings(Ledger(plan.store)))
+        gone = [s for s in book.relevant if s.live and {name for _, name in s.element.nodes} <= wanted - kept]
+        take_away(gone, lambda standing: Settled("cancelled", "cancelled", "cancelled by `cwdpo cancel`"))
+        Desired(desired.cluster, desired.code, desired.nodes - (wanted - kept)).write(plan)
+        if not cells:
+            SideJobs(plan, desired, source.overrides, check).cancel()
+    typer.echo(f"cancelled {len(gone)} job(s); `cwdpo submit {plan.grid.options}` starts them again")
+    return 0
+
+
+def _submitted(plan: Plan) -> Desired:
+    found = Desired.read(plan)
+    if found is None:
+        raise ConfigError(f"grid '{plan.grid.name}' was never submitted to Slurm from {plan.store.home}")
+    return found
+
+
+def reconcile_grid(source: Source, stay: bool) -> int:
+    """One pass, or passes until all is settled."""
+    check_slurm(None)
+    plan = source.plan(writable=True)
+    _submitted(plan)
+    if stay:
+        return watch(plan)
+    _tell(plan, reconcile(plan, typer.echo))
+    return 0
+
+
+def quietly(plan: Plan) -> None:
+    """A pass on the way of another command: where the grid is on Slurm and nobody else is at it."""
+    if Desired.read(plan) is None or not shutil.which("sbatch"):
+        return
+    with suppress(Busy):
+        reconcile(plan, lambda text: typer.echo(text, err=True), wait=0)
+
+
+def watch(plan: Plan) -> int:
+    """Reconcile until nothing is under way; returns 1 where something was given up."""
+    said = ""
+    while True:
+        outcome = reconcile(plan, typer.echo)
+        text = _summary(plan, outcome)
+        if text != said:
+            typer.echo(f"{time.strftime('%H:%M:%S')} {text}")
+            said = text
+        if outcome.settled:
+            return _conclude(plan, outcome)
+        time.sleep(POLL_SECONDS)
+
+
+def _summary(plan: Plan, outcome: Outcome) -> str:
+    done = sum(node.artefact(plan.store).done() is not None for node in plan.nodes)
+    left = f", {outcome.left} stages wait for room in the queue" if outcome.left else ""
+    failed = f", {len(outcome.given_up)} given up" if outcome.given_up else ""
+    return f"{done} of {len(plan.nodes)} stages done, {outcome.live} jobs in the queue{left}{failed}"
+
+
+def _tell(plan: Plan, outcome: Outcome) -> None:
+    typer.echo(_summary(plan, outcome))
+    if outcome.left:
+        typer.echo(
+            "The rest is submitted as the queue empties, by any cwdpo command on this grid: stay with `submit --watch`,"
+            " or let a job do it with `submit --steward`."
+        )
+    _conclude(plan, outcome)
+
+
+def _conclude(plan: Plan, outcome: Outcome) -> int:
+    for identity, why in outcome.given_up.items():
+        stage = next(node.stage.name for node in plan.nodes if node.id == identity)
+        typer.echo(f"failed: {stage} {identity[:16]}: {why.kind}: {why.message}", err=True)
+    if outcome.given_up:
+        typer.echo(
+            f"see `cwdpo why CELL {plan.grid.options}`; when it is mended, `cwdpo retry {plan.grid.options}`", err=True
+        )
+    return 1 if outcome.given_up else 0
+
+
+def _dry_run(plan: Plan, cluster: SlurmCluster) -> int:
+    """Write what would be submitted."""
+    folder = plan.write() / "dry-run"
+    ledger = Ledger(plan.store)
+    code = snapshot(ledger.folder / "code", write=False)
+    desired = Desired(cluster, code, frozenset(node.id for node in plan.nodes))
+    look = shutil.which("squeue") is not None
+    book = Book(plan, desired, Standings(ledger, look=look))
+    submission = Submission(plan, cluster, code)
+    arrays = submission.arrays(book.missing, book.queued)
+    write_dry_run(submission, arrays, folder)
+    ids = {name: name for name in names(submission, arrays)}
+    for array in arrays:
+        waits = array.dependency(ids)
+        typer.echo(f"{array.name}: {array.kind} x {len(array.elements)}{f', after {waits}' if waits else ''}")
+    if look:
+        for kind, sentence in submission.preflight(book.missing, book.queued):
+            typer.echo(f"preflight {kind}: {sentence}")
+    typer.echo(f"{len(arrays)} arrays, {sum(len(array.elements) for array in arrays)} jobs; nothing submitted")
+    typer.echo(f"scripts, job files, dag.mmd and dag.dot are in {_shown(folder)}")
+    return 0
+
+
+def _shown(path: Path) -> Path:
+    with suppress(ValueError):
+        return path.relative_to(Path.cwd())
+    return path

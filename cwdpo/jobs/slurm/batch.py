@@ -1,0 +1,129 @@
+"""The script that sbatch gets: submitit writes the header, `host.sh` is the body."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cwdpo.base.errors import Interrupted
+from cwdpo.jobs.clusters import Resources, SlurmCluster, minutes_of
+from cwdpo.jobs.slurm.arrays import Array
+
+HOST = Path(__file__).with_name("host.sh")
+
+
+def script(record: Path, array: Array, cluster: SlurmCluster, code: Path) -> str:
+    """Text of the script of one array, without its dependency, which sbatch gets on the command line.
+
+    Args:
+        record: folder of the array in the ledger.
+        code: folder to put first on PYTHONPATH.
+    """
+    resources = cluster.resources(array.kind)
+    body = "\n".join([*_settings(record, resources, cluster, code), HOST.read_text(encoding="utf-8")])
+    return _with_header(record, array.name, body, _parameters(record, array, resources, cluster))
+
+
+def side_script(folder: Path, name: str, cluster: SlurmCluster, code: Path, command: list[str]) -> str:
+    """Text of the script of a plain one-core job that runs a command of cwdpo outside any container.
+
+    Stopped by a signal (status 75), it goes back to the queue.
+    """
+    line = shlex.join([sys.executable, "-m", "cwdpo", *command])
+    again = f'[ "$status" -eq {Interrupted.exit_code} ] && scontrol requeue "$SLURM_JOB_ID"'
+    run = [f"srun --ntasks=1 {line}", "status=$?", again, "exit $status"]
+    configs = f"export CWDPO_CONFIGS={shlex.quote(str(code / 'configs'))}"
+    body = "\n".join([*_environment(cluster, code), configs, *cluster.setup, *run])
+    shape = cluster.score
+    parameters = {
+        **_where(cluster, shape.partition or cluster.partition, shape.constraint or cluster.constraint,
+                 shape.qos or cluster.qos),
+        "nodes": 1, "ntasks-per-node": 1, "cpus-per-task": 1, "time": minutes_of(shape.time), "requeue": True,
+        "output": str(folder / "out"), "error": None,
+    }  # fmt: skip
+    return _with_header(folder, name, body, parameters)
+
+
+def index_list(indices: list[int]) -> str:
+    """`0-3,7` for [0, 1, 2, 3, 7]."""
+    parts: list[list[int]] = []
+    for index in sorted(indices):
+        if parts and index == parts[-1][1] + 1:
+            parts[-1][1] = index
+        else:
+            parts.append([index, index])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in parts)
+
+
+def _with_header(record: Path, name: str, body: str, parameters: Mapping[str, Any]) -> str:
+    """Header by submitit, then the body; `None` takes an option of submitit's away."""
+    from submitit.slurm.slurm import _make_sbatch_string  # the one function of it that needs no Slurm and no pickles
+
+    text = _make_sbatch_string(
+        command=body, folder=record, job_name=name, wckey="", use_srun=False,
+        signal_delay_s=parameters.get("signal_seconds", 90),
+        additional_parameters={key: value for key, value in parameters.items() if key != "signal_seconds"},
+    )  # fmt: skip
+    unset = {f"#SBATCH --{key}=None" for key, value in parameters.items() if value is None} | {"#SBATCH --wckey=''"}
+    return "\n".join(line for line in text.splitlines() if line not in unset) + "\n"
+
+
+def _parameters(record: Path, array: Array, resources: Resources, cluster: SlurmCluster) -> dict[str, Any]:
+    limit = f"%{cluster.parallel}" if cluster.parallel else ""
+    gpus = f"{cluster.node.gpu_type}:{resources.gpus_per_node}" if cluster.node.gpu_type else resources.gpus_per_node
+    return {
+        **_where(cluster, resources.partition, resources.constraint, resources.qos),
+        "array": index_list(list(array.elements)) + limit,
+        "nodes": resources.nodes,
+        "ntasks-per-node": resources.tasks_per_node,
+        "cpus-per-task": resources.cpus_per_task,
+        "time": resources.minutes,
+        "requeue": True,
+        "output": f"{record}/logs/%a.out",
+        "error": None,
+        "signal_seconds": cluster.signal_seconds,
+        **({"gpus-per-node": gpus} if resources.gpus_per_node else {}),
+        **({"mem": f"{int(resources.memory_gb * 1024)}M"} if resources.memory_gb else {}),
+    }
+
+
+def _where(cluster: SlurmCluster, partition: str | None, constraint: str | None, qos: str | None) -> dict[str, Any]:
+    chosen = {
+        "partition": partition, "account": cluster.account, "qos": qos, "constraint": constraint,
+        "exclude": ",".join(cluster.exclude) or None,
+    }  # fmt: skip
+    further = {key.replace("_", "-"): value for key, value in cluster.sbatch.items() if value is not False}
+    return {key: value for key, value in {**chosen, **further}.items() if value is not None}
+
+
+def _settings(record: Path, resources: Resources, cluster: SlurmCluster, code: Path) -> list[str]:
+    """What `host.sh` needs to know."""
+    python = cluster.container.python_command()
+    shape = [
+        f"--nodes={resources.nodes}", f"--ntasks-per-node={resources.tasks_per_node}",
+        f"--cpus-per-task={resources.cpus_per_task}",
+    ]  # fmt: skip
+    return [
+        f"record={shlex.quote(str(record))}",
+        f"task=({shlex.join([*python, '-m', 'cwdpo.jobs.slurm.task'])})",
+        f"verdict=({shlex.join([*python, '-m', 'cwdpo.jobs.slurm.verdict'])})",
+        f"shape=({shlex.join(shape)})",
+        *_environment(cluster, code),
+        *cluster.setup,
+    ]
+
+
+def _environment(cluster: SlurmCluster, code: Path) -> list[str]:
+    variables = {
+        "PYTHONPATH": str(code),
+        "PYTHONSAFEPATH": "1",
+        "PYTHONNOUSERSITE": "1",
+        "PYTHONUNBUFFERED": "1",
+        "CWDPO_COLLECTIVE_TIMEOUT": str(cluster.collective_timeout),
+        **({"TMPDIR": cluster.scratch} if cluster.scratch else {}),
+        **cluster.environment,
+    }
+    return [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]

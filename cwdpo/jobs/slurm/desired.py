@@ -1,0 +1,50 @@
+"""What the user asked for: the desired state of a grid on a cluster, which every reconcile works towards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cwdpo.base import files
+from cwdpo.jobs.clusters import SlurmCluster
+from cwdpo.jobs.plan import Plan
+
+
+@dataclass(frozen=True)
+class Desired:
+    """`grids/<name>/slurm.json`.
+
+    Attributes:
+        cluster: profile of the last submission.
+        code: snapshot of the last submission.
+        nodes: ids of all stages that were asked for.
+    """
+
+    cluster: SlurmCluster
+    code: Path
+    nodes: frozenset[str]
+
+    @classmethod
+    def read(cls, plan: Plan) -> Desired | None:
+        """What was asked for last; None if the grid was never submitted to Slurm."""
+        path = path_of(plan)
+        if not path.exists():
+            return None
+        found = files.read_json(path)
+        cluster = SlurmCluster.model_validate(found["cluster"])
+        return cls(cluster, Path(found["code"]), frozenset(found["nodes"]))
+
+    def write(self, plan: Plan) -> None:
+        """Replace what was asked for."""
+        cluster = self.cluster.model_dump(mode="json")
+        files.write_json(path_of(plan), {"cluster": cluster, "code": str(self.code), "nodes": sorted(self.nodes)})
+
+    def with_nodes(self, nodes: Iterable[str]) -> Desired:
+        """The same with more stages."""
+        return Desired(self.cluster, self.code, self.nodes | set(nodes))
+
+
+def path_of(plan: Plan) -> Path:
+    """Where it lies."""
+    return plan.store.home / "grids" / plan.grid.name / "slurm.json"

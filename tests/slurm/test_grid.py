@@ -1,0 +1,121 @@
+"""A grid on a real Slurm: the same results as on one machine, whatever happens on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import commands
+import pytest
+from cluster import Cluster, wait_until
+from slurm_grid import Run
+
+from cwdpo.jobs import events
+
+LANES = commands.GRIDS / "lanes.yaml"
+ONE_SEED = ("seeds=[0]",)
+LOCAL = "kind: local\njobs: 2\nranks: {ranks}\nthreads: 1\n"
+
+
+def locally(folder: Path, grid: Path, ranks: int, *settings: str) -> Path:
+    """Home of a grid that was computed on this machine with so many ranks."""
+    profile = folder / "local.yaml"
+    profile.write_text(LOCAL.format(ranks=ranks))
+    home = folder / "home"
+    words = [word for setting in settings for word in ("--set", setting)]
+    commands.succeed(commands.cwdpo("submit", "-g", grid, "--home", home, "-c", profile, *words))
+    return home
+
+
+def same(run: Run, other: Path) -> None:
+    """Every file of every artefact, and every number, as in another home."""
+    reference = Run(run.cluster, other, run.grid, run.settings)
+    assert run.files() == reference.files()
+    assert run.results() == reference.results()
+
+
+def test_two_nodes_of_two_tasks_give_the_results_of_one_machine(slurm: Cluster, tmp_path: Path) -> None:
+    """All stages of the micro grid: 2 nodes x 2 tasks a training, against four processes of this machine."""
+    run = Run(slurm, tmp_path / "home", commands.MICRO, ONE_SEED)
+    shown = run.ok("submit", "--watch")
+    assert re.search(r"job \d+: train x 2, after afterok:\d+_0", shown), shown
+    assert "stages done, 0 jobs in the queue" in shown, shown
+    again = run.ok("submit")
+    assert "job " not in again.replace("jobs", ""), "nothing is submitted twice"
+    run.wait()
+    assert (run.home / "grids/micro/report.md").exists(), "the collector wrote it"
+    assert json.loads((run.home / "grids/micro/gaps.json").read_text()) == {}
+    claim = run.artefact("stage2", "cw_dpo/0").done()
+    assert claim is not None
+    assert claim["provenance"]["ranks"] == 4
+    assert claim["provenance"]["job"]["array"].startswith("cwdpo-")
+    same(run, locally(tmp_path, commands.MICRO, 4, *ONE_SEED))
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Home of the four lanes, undisturbed, with the ranks they have on Slurm."""
+    return locally(tmp_path_factory.mktemp("calm"), LANES, 2)
+
+
+def rank_of(run: Run, element: str) -> int:
+    """Process id of one rank of an element, not the first one."""
+    array, _, index = element.partition("_")
+    (folder,) = [path.parent for path in run.records("train") if f'"{array}"' in (path / "submitted.json").read_text()]
+    found = subprocess.run(
+        ["pgrep", "-f", f"slurm.task {folder}/.* {index} "], capture_output=True, text=True, check=True
+    )
+    return max(map(int, found.stdout.split()))
+
+
+def test_faults_change_nothing(slurm: Cluster, calm: Path, tmp_path: Path) -> None:
+    """A killed rank, a dead node, a preemption, a cancelled job, one a lane; then all is there, to the last bit."""
+    run = Run(slurm, tmp_path / "home", LANES, nodes=1)
+
+    def training(lane: int) -> str:
+        """Slurm's id of a training that was submitted just now and is at work."""
+        replace(run, settings=(f"seeds=[{lane}]",)).ok("submit")
+        wait_until(lambda: run.steps("stage1", f"sft/{lane}") >= 25, 240, f"lane {lane} trains")
+        return run.element("stage1", f"sft/{lane}")
+
+    os.kill(rank_of(run, training(0)), signal.SIGKILL)
+    job = training(1)
+    node = slurm.run("squeue", "--noheader", "--jobs", job, "--format", "%B")
+    slurm.kill_node(node)
+    slurm.wait_for("PENDING", job)
+    slurm.revive_node(node)
+    job = training(2)
+    urgent = slurm.sbatch("sleep 1", "--partition=high", "--nodes=4", "--gpus-per-node=2")
+    slurm.wait_for("PENDING", job)
+    slurm.wait_for("COMPLETED", urgent)
+    slurm.run("scancel", training(3))
+    watched = run.cwdpo("reconcile", "--watch")
+    assert watched.returncode == 1, watched.stdout + watched.stderr
+    assert "took away" in watched.stdout, "what waits for the cancelled training would wait for ever"
+    shown = run.cwdpo("why", "sft/3")
+    assert shown.returncode == 1
+    assert "cancelled" in shown.stdout
+    rows = json.loads(run.ok("status", "--json"))["cells"]
+    assert [row["stages"]["score"] for row in rows] == ["done", "done", "done", "blocked"]
+    run.ok("submit", "--watch")
+    same(run, calm)
+    starts = [len(list(run.artefact("stage1", f"sft/{lane}").attempts.iterdir())) for lane in range(4)]
+    assert min(starts) >= 2, starts
+
+
+def test_a_time_limit_that_is_too_short(slurm: Cluster, calm: Path, tmp_path: Path) -> None:
+    """A minute, of which Slurm takes back half to save in: the training goes through the queue until it is done."""
+    longer = ("seeds=[0]", "stage1.optimization.max_steps=600")
+    run = Run(slurm, commands.copy_home(calm, tmp_path / "home"), LANES, longer, time="00:01:00", signal=30, nodes=1)
+    run.ok("submit", "--watch")
+    starts = (run.records("train")[-1] / "rounds" / "0.jsonl").read_text().splitlines()
+    assert len(starts) >= 1, "it was asked to save at least once"
+    assert {json.loads(line)["action"] for line in starts} == {"requeue"}
+    plan = commands.plan_of(run.home, *longer, grid=LANES)
+    curve = [point["step"] for point in events.curve(run.node("stage1", "sft/0").artefact(plan.store))]
+    assert curve == list(range(1, 601)), "no step is missing"
