@@ -249,6 +249,11 @@ class Artefact:
         if newest and self.alive(newest) and not self._follows(newest, job):
             raise Busy(f"{self.folder.name}: attempt {newest} is running")
         number = newest + 1
+        self._take(number, job)
+        return Attempt(self, number)
+
+    def _take(self, number: int, job: Mapping[str, Any]) -> None:
+        """Rename a folder that holds a claim to `attempts/number`; raises `Busy` if the number is taken."""
         target = self.attempts / str(number)
         with files.writing(target):
             self.attempts.mkdir(parents=True, exist_ok=True)
@@ -266,7 +271,6 @@ class Artefact:
                     raise Busy(f"{self.folder.name}: attempt {number} was claimed by another process") from error
                 raise
             files.fsync_folder(self.attempts)
-        return Attempt(self, number)
 
 
 @dataclass(frozen=True)

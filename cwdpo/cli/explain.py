@@ -24,8 +24,7 @@ def show_status(source: Source, every: bool, as_json: bool, interval: float | No
     """Print how a grid stands; every `interval` seconds until nothing is under way where that is given."""
     while True:
         plan = source.plan()
-        quietly(plan)
-        overlay = overlay_of(open_book(plan))
+        overlay = overlay_of(open_book(plan, quietly(plan)))
         if interval is not None:
             console().clear()
         print_json(status_json(plan, overlay)) if as_json else print_status(plan, every, overlay)
@@ -37,8 +36,7 @@ def show_status(source: Source, every: bool, as_json: bool, interval: float | No
 def show_why(plan: Plan, cell: str) -> int:
     """Print the chain of causes of a cell; 0 where it is done or under way, 1 where something failed."""
     _check_cell(plan, cell)
-    quietly(plan)
-    lines = causes(plan, cell, open_book(plan))
+    lines = causes(plan, cell, open_book(plan, quietly(plan)))
     if not lines:
         typer.echo(f"{cell}: all done")
         return 0
@@ -116,8 +114,7 @@ def collect(plan: Plan) -> int:
     from cwdpo.report.render import markdown
     from cwdpo.report.table import tables
 
-    quietly(plan)
-    folder, book = plan.store.home / "grids" / plan.grid.name, open_book(plan)
+    folder, book = plan.store.home / "grids" / plan.grid.name, open_book(plan, quietly(plan))
     files.write_text(folder / "report.md", markdown(tables(plan, overlay_of(book))))
     gaps = {cell: found for cell in plan.wired if (found := causes(plan, cell, book))}
     files.write_json(folder / "gaps.json", gaps)

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from cwdpo.base import files
-from cwdpo.base.errors import Busy, ConfigError, name_valid
+from cwdpo.base.errors import Busy, ConfigError, Interrupted, name_valid
 from cwdpo.cli.app import Source
 from cwdpo.experiment import find_config
 from cwdpo.jobs.clusters import SlurmCluster, check_slurm
 from cwdpo.jobs.plan import Plan, check_ranks
 from cwdpo.jobs.prepare import prepare
 from cwdpo.jobs.slurm import commands
+from cwdpo.jobs.slurm.commands import SlurmDown, SlurmError
 from cwdpo.jobs.slurm.desired import Desired
 from cwdpo.jobs.slurm.dryrun import names, write_dry_run
 from cwdpo.jobs.slurm.ledger import Ledger, Settled
@@ -33,6 +37,7 @@ if TYPE_CHECKING:
     from cwdpo.cli.submit import Wishes
 
 POLL_SECONDS = 10.0
+SOON_SECONDS = 60.0  # a start that is expected within this time needs no mention
 
 
 def submit_slurm(source: Source, cluster: SlurmCluster, wishes: Wishes) -> int:
@@ -58,7 +63,7 @@ def _submit(plan: Plan, source: Source, cluster: SlurmCluster, wishes: Wishes, c
     check()
     desired.write(plan)
     outcome = Pass(plan, desired, check, typer.echo).run()
-    side = SideJobs(plan, desired, source.overrides, check)
+    side = SideJobs(plan, desired, check)
     side.collect(typer.echo)
     if wishes.steward:
         side.steward(typer.echo)
@@ -71,15 +76,18 @@ def _desire(plan: Plan, source: Source, cluster: SlurmCluster, nodes: set[str]) 
     folder = plan.write()
     files.write_bytes(folder / f"{plan.grid.name}.yaml", find_config("grids", source.grid).read_bytes())
     before = Desired.read(plan)
-    return Desired(cluster, code, frozenset(nodes) | (before.nodes if before else frozenset()))
+    return Desired(cluster, code, frozenset(nodes) | (before.nodes if before else frozenset()), source.overrides)
 
 
 def _preflight(plan: Plan, desired: Desired) -> None:
     """Ask Slurm about every shape of job before any is submitted."""
     book = Book(plan, desired, Standings(Ledger(plan.store)))
     submission = Submission(plan, desired.cluster, desired.code)
+    soon = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(time.time() + SOON_SECONDS))
     for kind, sentence in submission.preflight(book.missing, book.queued):
-        typer.echo(f"preflight {kind}: {sentence}")
+        start = re.search(r"start at (\S+)", sentence)
+        if start and start[1] > soon:
+            typer.echo(f"{kind}: Slurm expects to start such a job at {start[1]}")
 
 
 def _forgive(plan: Plan, desired: Desired, kinds: set[str] | None = None, cells: list[str] | None = None) -> int:
@@ -120,7 +128,7 @@ def retry(source: Source, cells: list[str] | None) -> int:
         count = _forgive(plan, desired, cells=cells)
         typer.echo(f"{count} failure(s) count no longer")
         outcome = Pass(plan, desired, check, typer.echo).run()
-        SideJobs(plan, desired, source.overrides, check).collect(typer.echo)
+        SideJobs(plan, desired, check).collect(typer.echo)
     _tell(plan, outcome)
     return 0
 
@@ -140,9 +148,9 @@ def cancel(source: Source, cells: list[str] | None) -> int:
         book = Book(plan, desired, Standings(Ledger(plan.store)))
         gone = [s for s in book.relevant if s.live and {name for _, name in s.element.nodes} <= wanted - kept]
         take_away(gone, lambda standing: Settled("cancelled", "cancelled", "cancelled by `cwdpo cancel`"))
-        Desired(desired.cluster, desired.code, desired.nodes - (wanted - kept)).write(plan)
+        replace(desired, nodes=desired.nodes - (wanted - kept)).write(plan)
         if not cells:
-            SideJobs(plan, desired, source.overrides, check).cancel()
+            SideJobs(plan, desired, check).cancel()
     typer.echo(f"cancelled {len(gone)} job(s); `cwdpo submit {plan.grid.options}` starts them again")
     return 0
 
@@ -165,26 +173,50 @@ def reconcile_grid(source: Source, stay: bool) -> int:
     return 0
 
 
-def quietly(plan: Plan) -> None:
-    """A pass on the way of another command: where the grid is on Slurm and nobody else is at it."""
+def quietly(plan: Plan) -> bool:
+    """A pass on the way of another command, unless somebody else is at it; False where Slurm does not answer."""
     if Desired.read(plan) is None or not shutil.which("sbatch"):
-        return
-    with suppress(Busy):
+        return False
+    try:
         reconcile(plan, lambda text: typer.echo(text, err=True), wait=0)
+    except Busy:
+        pass
+    except SlurmError as error:  # what is known without Slurm is shown all the same
+        typer.echo(f"warning: {error}", err=True)
+        return False
+    return True
 
 
 def watch(plan: Plan) -> int:
-    """Reconcile until nothing is under way; returns 1 where something was given up."""
+    """Reconcile until nothing is under way; returns 1 where something was given up.
+
+    Raises:
+        Interrupted: a signal, such as the one before the time limit of a steward's job.
+    """
+    for number in (signal.SIGTERM, signal.SIGUSR2):
+        signal.signal(number, _interrupt)
     said = ""
     while True:
-        outcome = reconcile(plan, typer.echo)
-        text = _summary(plan, outcome)
+        outcome, text = _look(plan)
         if text != said:
             typer.echo(f"{time.strftime('%H:%M:%S')} {text}")
             said = text
-        if outcome.settled:
+        if outcome and outcome.settled:
             return _conclude(plan, outcome)
         time.sleep(POLL_SECONDS)
+
+
+def _look(plan: Plan) -> tuple[Outcome | None, str]:
+    """What a pass did, and one line about it; None where it has to be tried again: who watches stays."""
+    try:
+        outcome = reconcile(plan, typer.echo)
+        return outcome, _summary(plan, outcome)
+    except (SlurmDown, Busy) as error:
+        return None, str(error)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise Interrupted(f"stopped by {signal.Signals(number).name}; what is in the queue goes on")
 
 
 def _summary(plan: Plan, outcome: Outcome) -> str:

@@ -16,8 +16,8 @@ import pretend
 from cluster import Cluster, wait_until
 
 from cwdpo.base.store import Artefact
-from cwdpo.jobs.slurm.ledger import Ledger, Record
 from cwdpo.jobs.plan import Plan
+from cwdpo.jobs.slurm.ledger import Ledger, Record
 from cwdpo.pipeline import Node
 
 SIBLINGS = commands.GRIDS / "siblings.yaml"
@@ -198,7 +198,10 @@ class Run:
 
     def wait(self, seconds: float = 300) -> None:
         """Wait until the queue is empty."""
-        wait_until(lambda: not self.cluster.run("squeue", "--noheader"), seconds, "empty queue")
+        try:
+            wait_until(lambda: not self.cluster.run("squeue", "--noheader"), seconds)
+        except AssertionError:
+            raise AssertionError(f"after {seconds:g} s still there:\n{self.cluster.run('squeue')}") from None
 
     def results(self) -> Any:
         """The tables as `report --json` prints them."""
@@ -228,6 +231,6 @@ def stand_in_for(name: str, folder: Path, text: str) -> str:
     """Folder for the front of a PATH with a made-up command `name`; `real` in it is the true one."""
     folder.mkdir(parents=True, exist_ok=True)
     real = shutil.which(name)
-    (folder / name).write_text(f"#!/bin/bash\nreal={real}\n{text}\nexec $real \"$@\"\n")
+    (folder / name).write_text(f'#!/bin/bash\nreal={real}\n{text}\nexec $real "$@"\n')
     (folder / name).chmod(0o755)
     return str(folder)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import commands
 import pytest
@@ -91,48 +92,47 @@ KILLED_BEFORE = re.compile(r"lock|/grids/.*/(grid|plan|micro)\.|~|(generate|scor
 """Points where one kill, in the test above, is enough."""
 
 
+def killed_throughout(sites: Sequence[Site], folder: Path, *command: str) -> list[str]:
+    """Watch a command in the first home, kill it at what was seen in the others, let it end well in all."""
+    watched = Faults(folder / "watched", sites[0].home)
+    sites[0].ok(*command, faults=watched)
+    points = [point for point in watched.seen if not KILLED_BEFORE.search(point)]
+    campaigns(sites[1:], points, folder, *command)
+    for site in sites[1:]:
+        site.ok(*command)
+    return points
+
+
+def counts(sites: Sequence[Site], **expected: Any) -> set[int]:
+    """How many elements each has, after checking that they are right."""
+    return {site.check(**expected) for site in sites}
+
+
 def test_killed_at_every_point_of_what_follows_a_submission(taken: Cluster, tmp_path: Path) -> None:
-    """Each step is watched in one home, then killed in others."""
-    calm, *others = sites = [Site(taken, tmp_path / f"home{number}", settings=["seeds=[0]"]) for number in range(3)]
-    expected = calm.planned()
+    sites = [Site(taken, tmp_path / f"home{number}", settings=["seeds=[0]"]) for number in range(HOMES)]
+    everything = sites[0].planned()
+    nodes = {node.id for node in sites[0].plan.nodes}
     for site in sites:
         site.ok("submit")
-    passed: list[str] = []
-
-    def step(name: str, *command: str) -> None:
-        watched = Faults(tmp_path / f"watched {name}", calm.home)
-        calm.ok(*command, faults=watched)
-        points = [point for point in watched.seen if not KILLED_BEFORE.search(point)]
-        campaigns(others, points, tmp_path / f"faults {name}", *command)
-        for site in others:
-            site.ok(*command)
-        passed.extend(points)
-
-    for site in sites:
         cancel_element(site, "stage1", "sft/0")
-    step("another one takes its place", "submit")
-    for site in sites:
-        assert site.check() == expected
+    passed = killed_throughout(sites, tmp_path / "another one takes its place", "submit")
+    assert counts(sites) == {everything}
 
     for site in sites:
         fail_element(site, "stage1", "cw_dpo/0")
-    lost = with_descendants(calm, "stage1", "cw_dpo/0")
-    step("what needs it goes", "reconcile")
-    for site in sites:
-        assert site.check(without=lost) < expected
+    lost = with_descendants(sites[0], "stage1", "cw_dpo/0")
+    passed += killed_throughout(sites, tmp_path / "what needs it goes", "reconcile")
+    (left,) = counts(sites, without=lost)
+    assert left < everything
 
-    step("it is tried again", "retry")
-    for site in sites:
-        assert site.check() == expected
+    passed += killed_throughout(sites, tmp_path / "it is tried again", "retry")
+    assert counts(sites) == {everything}
 
-    step("all goes", "cancel")
-    for site in sites:
-        assert site.check(without={node.id for node in site.plan.nodes}, side={}) == 0
-
-    for what in ("settled", "rewired", "forgiven"):
-        assert f"after replace /slurm/arrays/*/{what}.json" in passed
-    for what in ("scancel", "scontrol", "sbatch train", "sbatch collect"):
-        assert f"after run {what}" in passed
+    passed += killed_throughout(sites, tmp_path / "all goes", "cancel")
+    assert counts(sites, without=nodes, side={}) == {0}
+    kinds = ("settled", "rewired", "forgiven")
+    assert {f"after replace /slurm/arrays/*/{kind}.json" for kind in kinds} <= set(passed)
+    assert {f"after run {what}" for what in ("scancel", "scontrol", "sbatch train", "sbatch collect")} <= set(passed)
 
 
 DECEITS = {
@@ -149,8 +149,11 @@ DECEITS = {
 
 @pytest.mark.parametrize("deceit", DECEITS)
 def test_a_submission_that_slurm_answers_late_or_never(closed: Cluster, tmp_path: Path, deceit: str) -> None:
-    """`sbatch` is a made-up one here that does it once, before or after the true one: such timing cannot be had else."""
-    site = Site(closed, tmp_path / "home")
+    """`sbatch` is a made-up one here that does it once, before or after the true one: such timing cannot be had else.
+
+    A parent that dies takes the whole command with it; what it started goes on, as an sbatch does.
+    """
+    site = Site(closed, tmp_path / "home", settings=["seeds=[0]"])
     expected = site.planned()
     patient = Faults(tmp_path / "faults", site.home)
     text = DECEITS[deceit].replace("{folder}", str(tmp_path / "bin"))
@@ -203,9 +206,8 @@ def test_an_orphan_that_slurm_has_forgotten(small: Cluster, tmp_path: Path) -> N
     assert f"adopted {records[0].name}" in shown[0]
     assert f"gave up {records[1].name}" in shown[1]
     assert not [text for text in shown if re.search(r"job \d+: prepare", text)]
-    for site in sites:
-        wait_until(lambda site=site: done(site) == len(site.plan.nodes), 60, "all stages")
-        assert twice(site) == []
+    small.cancel_all()
+    assert [twice(site) for site in sites] == [[], []]
 
 
 def test_indices_stay_below_the_limit_of_the_site(small: Cluster, tmp_path: Path) -> None:
@@ -249,7 +251,7 @@ def test_two_shells_at_once(closed: Cluster, tmp_path: Path) -> None:
     together = reap(*[site.start("submit") for _ in range(3)])
     assert [status for status, _ in together] == [0, 0, 0], together
     assert sum(f"{expected} jobs in the queue" in text for _, text in together) == 3
-    assert sum("preflight" in text for _, text in together) == 1
+    assert sum(": prepare x 1" in text for _, text in together) == 1
     assert site.check() == expected
 
     bigger = Site(closed, tmp_path / "home")

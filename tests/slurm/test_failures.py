@@ -1,15 +1,19 @@
 """What a user sees when things go wrong on a real Slurm, and what one command mends.
 
 The work of most jobs is made up (`made_up/sitecustomize.py`): a training takes seconds of processor time, and what is
-tested here is what happens around it. Faults that cannot be made otherwise (a code error in one of several equal jobs, a
-GPU without memory) are injected there; all else is done to real jobs by Slurm's own commands.
+tested here is what happens around it. Faults that cannot be made otherwise (a code error in one of several equal
+jobs, a GPU without memory) are injected there; all else is done to real jobs by Slurm's own commands.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import venv
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,9 +22,10 @@ import harness
 import pytest
 from cluster import Cluster, wait_until
 from safetensors.numpy import load_file
-from slurm_grid import SIBLINGS, MadeUp, Run, sweep
+from slurm_grid import MADE_UP, SIBLINGS, MadeUp, Run, stand_in_for, sweep
 
 from cwdpo.base.store import Store
+from cwdpo.jobs.events import events
 
 MEMORY = commands.GRIDS / "memory.yaml"
 
@@ -151,9 +156,10 @@ def test_a_sweep_whose_jobs_fail_alike_is_stopped(queue: Cluster, tmp_path: Path
     kinds = [settled.kind for record in run.records_of("train") for settled in record.settled.values()]
     assert 3 <= kinds.count("code") <= 6, kinds
     assert kinds.count("code") + kinds.count("breaker") == 8, kinds
-    stopped = run.ok("status", "--json")
-    reasons = json.loads(stopped)["failures"].values()
-    assert sum(reason.startswith("breaker: the first 3 jobs failed alike") for reason in reasons) == kinds.count("breaker")
+    reasons = json.loads(run.ok("status", "--json"))["failures"].values()
+    stopped = [reason for reason in reasons if reason.startswith("breaker: the first 3 jobs failed alike")]
+    assert len(stopped) == kinds.count("breaker")
+    assert not any("log: " in reason for reason in stopped), "they were never started"
     why = run.cwdpo("why", "sft/7")
     assert why.returncode == 1
     assert "breaker: the first 3 jobs failed alike" in why.stdout, why.stdout
@@ -165,3 +171,265 @@ def test_a_sweep_whose_jobs_fail_alike_is_stopped(queue: Cluster, tmp_path: Path
     run.wait()
     assert "0 jobs in the queue" in run.ok("reconcile")
     assert all(run.is_done("score", f"sft/{seed}") for seed in range(8))
+
+
+def profile(run: Run, old: str, new: str) -> Path:
+    """The profile with one thing changed."""
+    text = run.profile.read_text()
+    assert old in text
+    path = run.home.with_suffix(".wrong.yaml")
+    path.write_text(text.replace(old, new))
+    return path
+
+
+WRONG = {
+    "partition": ("signal_s", "partition: nowhere\nsignal_s", 6, "partition: 'nowhere'; partitions here: high, main"),
+    "nodes": ("train: {nodes: 1", "train: {nodes: 9", 6, "train and node: asked for 9 node(s)"),
+    "GPUs": ("gpus: 2", "gpus: 64", 6, "64 GPUs; here are: "),
+    "memory": ("train: {nodes: 1", "train: {memory_gb: 9000, nodes: 1", 6, "9000.0 GB; here are: "),
+    "CPUs": ("cpus_per_task: 1,", "cpus_per_task: 99,", 2, "1 rank(s) with 99 core(s) each do not fit a node of 16"),
+    "key": ("signal_seconds", "signal_second", 2, "signal_second"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_a_wrong_profile_is_told_before_anything_is_submitted(slurm: Cluster, tmp_path: Path, what: str) -> None:
+    """By the name of the key, and what would be valid."""
+    run = sweep(slurm, tmp_path)
+    old, new, status, message = WRONG[what]
+    refused = run.cwdpo("submit", "--cluster", profile(run, old, new))
+    assert refused.returncode == status, refused.stdout + refused.stderr
+    assert message in refused.stderr, refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert run.ledger == []
+    assert not (run.home / "grids" / "siblings" / "slurm.json").exists(), "nothing is wanted"
+
+
+def test_without_slurm_the_way_out_is_named(slurm: Cluster, tmp_path: Path) -> None:
+    run = sweep(slurm, tmp_path)
+    refused = commands.cwdpo("submit", "-g", SIBLINGS, "--home", run.home, "-c", run.profile, PATH="/nowhere")
+    assert refused.returncode == 2
+    assert "there is no sbatch on the PATH" in refused.stderr
+    assert "--cluster local" in refused.stderr
+
+
+def test_names_that_are_not_there(queue: Cluster, tmp_path: Path) -> None:
+    """A grid that was never submitted, then a cell that is none."""
+    run = sweep(queue, tmp_path)
+    for command in ("retry", "cancel", "reconcile"):
+        refused = run.cwdpo(command)
+        assert refused.returncode == 2, command
+        assert f"grid 'siblings' was never submitted to Slurm from {run.home}" in refused.stderr
+    shown = run.cwdpo("why", "sft/0")
+    assert shown.returncode == 0
+    assert "not submitted yet" in shown.stdout
+    refused = run.cwdpo("logs", "sft/0", "--stage", "stage1")
+    assert refused.returncode == 2
+    assert "has no log: it was not started" in refused.stderr
+    run.work.rule("stage1", hold=True)
+    run.ok("submit")
+    for command in ("why", "logs", "retry", "cancel"):
+        refused = run.cwdpo(command, "stf/0")
+        assert refused.returncode == 2, command
+        assert "unknown cell 'stf/0'; did you mean 'sft/0'? valid: " in refused.stderr, refused.stderr
+    refused = run.cwdpo("logs", "sft/0", "--stage", "stage3")
+    assert refused.returncode == 2
+    assert "valid: generate, pairs, pretrain, score, stage1" in refused.stderr, refused.stderr
+
+
+# Chains
+
+
+def times(run: Run, stage: str, cell: str) -> tuple[float, float]:
+    """When the attempt that made a stage began, and its last sign of life."""
+    rows = list(events(run.artefact(stage, cell).attempts / "1" / "events.jsonl"))
+    return rows[0]["time"], rows[-1]["time"]
+
+
+def test_evaluations_do_not_wait_for_other_trainings(queue: Cluster, tmp_path: Path) -> None:
+    """By element of the same index, and by one element of which three go on; two trainings are held meanwhile."""
+    run = sweep(queue, tmp_path, grid=commands.GRIDS / "family.yaml")
+    run.rule("stage1", "alone/0", hold=True)
+    run.rule("stage2", "second/0", hold=True)
+    shown = run.ok("submit")
+    assert re.search(r"^job \d+: train x 3, after afterok:\d+_\d+$", shown, re.MULTILINE), f"the fan: {shown}"
+    assert re.search(r"^job \d+: generate x 3, after aftercorr:\d+$", shown, re.MULTILINE), f"the chains: {shown}"
+    wait_until(lambda: run.is_done("score", "first/0") and run.is_done("score", "third/0"), 90, "the other evaluations")
+    assert not run.is_done("stage1", "alone/0")
+    assert not run.is_done("stage2", "second/0")
+    for stage, cell in (("stage1", "alone/0"), ("stage2", "second/0")):
+        run.work.release(run.artefact(stage, cell).folder.name)
+    run.wait(90)
+    for cell in ("alone/0", "first/0", "second/0", "third/0"):
+        assert run.is_done("score", cell), cell
+    for stage, cell in (("stage1", "alone/0"), ("stage2", "second/0")):
+        for other in ("first/0", "third/0"):
+            assert times(run, "generate", other)[0] < times(run, stage, cell)[1], (
+                f"{other} waited for {stage} of {cell}"
+            )
+
+
+def test_what_is_cancelled_and_what_goes_on(queue: Cluster, tmp_path: Path) -> None:
+    """A case whose training others need; a waiting element by Slurm's own scancel. The same submit brings both back."""
+    run = sweep(queue, tmp_path, "seeds=[0]", grid=commands.MICRO)
+    run.work.rule("stage1", hold=True)
+    run.ok("submit")
+    wait_until(lambda: run.steps("stage1", "sft/0") > 2, 60, "the training that sft and dpo share")
+    shared, other = run.element("stage1", "dpo/0"), run.element("generate", "sft/0")
+    shown = run.ok("cancel", "sft")
+    assert "cancelled 2 job(s)" in shown, "generate and score of sft; its training is needed"
+    assert other not in queue.states() or queue.states()[other] == "CANCELLED"
+    assert queue.states()[shared] == "RUNNING"
+    why = run.cwdpo("why", "sft/0")
+    assert why.returncode == 1
+    assert "cancelled" in why.stdout, why.stdout
+    queue.run("scancel", run.element("stage2", "cw_dpo/0"))
+    assert run.stages("cw_dpo/0")["stage2"] == "cancelled"
+    assert run.stages("sft/0")["generate"] == "cancelled"
+    following, seen = run.start("logs", "dpo/0", "--stage", "stage1", "--follow"), run.steps("stage1", "dpo/0")
+    wait_until(lambda: run.steps("stage1", "dpo/0") > seen + 20, 60, "more lines")
+    run.work.release("stage1")
+    followed, _ = following.communicate(timeout=60)
+    assert following.returncode == 0, followed
+    said = [int(number) for number in re.findall(r"^made up: step (\d+)$", followed, re.MULTILINE)]
+    assert said == list(range(1, len(said) + 1)), "every line once"
+    assert len(said) > seen
+    run.wait(90)
+    assert run.is_done("score", "dpo/0")
+    assert not run.is_done("generate", "sft/0")
+    assert not run.is_done("stage2", "cw_dpo/0")
+    run.ok("submit", "--watch")
+    assert run.is_done("score", "sft/0")
+    assert run.is_done("score", "cw_dpo/0")
+    assert run.element("stage1", "dpo/0") == shared, "nothing that was there is done twice"
+
+
+# What goes on when nobody is there
+
+
+def test_a_steward_submits_the_waves(queue: Cluster, tmp_path: Path) -> None:
+    """A queue for 8 jobs and a grid of 18: the command has gone, the steward goes on; one cell fails for good."""
+    run = sweep(queue, tmp_path, "seeds=[0,1,2,3,4,5]", more="max_submit: 8")
+    run.rule("stage1", "sft/4", fail=["DataError", "images/7.png: cannot be decoded"])
+    shown = run.ok("submit", "--steward")
+    assert re.search(r"^job \d+: steward$", shown, re.MULTILINE), shown
+    assert "stages wait for room in the queue" in shown
+    again = run.ok("submit", "--steward")
+    assert "the steward is in the queue already" in again, again
+    assert not re.search(r": steward$", again, re.MULTILINE), "no second one"
+    steward = re.findall(r"^job (\d+): steward$", shown, re.MULTILINE)[0]
+    queue.wait_for("RUNNING", steward)
+    queue.run("scancel", "--signal=USR2", steward)  # as before its time limit
+    wait_until(lambda: queue.states(steward)[steward] != "RUNNING", 30, "the steward goes back to the queue")
+    most = 0
+
+    def over() -> bool:
+        nonlocal most
+        left = queue.run("squeue", "--noheader", "--array").splitlines()
+        most = max(most, len(left))
+        return not left
+
+    wait_until(over, 200, "the end")
+    assert most <= 8
+    assert [run.is_done("score", f"sft/{seed}") for seed in range(6)] == [True, True, True, True, False, True]
+    home = run.home / "grids" / "siblings"
+    assert "images/7.png: cannot be decoded" in (home / "report.md").read_text()
+    assert list(json.loads((home / "gaps.json").read_text())) == ["sft/4"], "the last report is of the last wave"
+
+
+# The code that runs is the code that was submitted
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A checkout of its own, of one commit."""
+    folder = tmp_path / "checkout"
+    shutil.copytree(commands.REPO / "cwdpo", folder / "cwdpo", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(commands.REPO / "configs", folder / "configs")
+    git = ["git", "-C", folder, "-c", "user.name=x", "-c", "user.email=x@example.org"]
+    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "x"]):
+        subprocess.run([*git, *words], check=True)
+    return folder
+
+
+def test_what_the_checkout_becomes_does_not_matter(queue: Cluster, checkout: Path, tmp_path: Path) -> None:
+    run = sweep(queue, tmp_path, "seeds=[0]")
+    run.work.rule("stage1", hold=True)
+    environment = {**run.environment, "PYTHONPATH": f"{MADE_UP}{os.pathsep}{checkout}"}
+    given = ["-g", SIBLINGS, "--home", run.home, "-s", "seeds=[0]", "-c", run.profile]
+    commands.succeed(commands.cwdpo("submit", *given, cwd=checkout, **environment))
+    for name in ("jobs/worker.py", "jobs/slurm/task.py", "evaluate/score.py", "__init__.py"):
+        (checkout / "cwdpo" / name).write_text("this is no Python\n")
+    assert commands.cwdpo("--version", cwd=checkout, **environment).returncode != 0, "the checkout is broken"
+    run.work.release("stage1")
+    run.wait(60)
+    commit = subprocess.run(["git", "-C", checkout, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+    for stage in ("stage1", "generate", "score"):
+        done = run.artefact(stage, "sft/0").done()
+        assert done is not None, run.cwdpo("why", "sft/0").stdout
+        found = done["provenance"]
+        assert (found["commit"], found["dirty"]) == (commit.stdout.strip(), False), stage
+        job = run.element(stage, "sft/0").partition("_")[0]
+        assert (found["job"]["slurm_array"], found["job"]["index"]) == (job, 0), stage
+
+    script = next(run.records("score")[0].glob("script.sh"))
+    installed = interpreter_with_other_versions(tmp_path / "image")
+    line = f"source <(grep '^export PYTHON' {script}) && {installed} -c 'import cwdpo; print(cwdpo.__file__)'"
+    # "Image" and editable install stand for themselves here: what Python finds first is decided by its search path.
+    found = subprocess.run(["bash", "-c", line], cwd=checkout, capture_output=True, text=True, check=True).stdout
+    assert Path(found.strip()).is_relative_to(run.home / "slurm" / "code"), found
+    bare = subprocess.run([installed, "-c", "import cwdpo; print(cwdpo.__file__)"], cwd="/", env={},
+                          capture_output=True, text=True, check=True).stdout  # fmt: skip
+    assert "image" in bare, "without the snapshot, the installed one is found"
+
+
+def interpreter_with_other_versions(folder: Path) -> Path:
+    """An interpreter with an older package in its site-packages, and an editable install of another checkout."""
+    venv.create(folder, with_pip=False, symlinks=True)
+    (site,) = folder.glob("lib/python*/site-packages")
+    for place in (site, folder / "elsewhere"):
+        (place / "cwdpo").mkdir(parents=True)
+        (place / "cwdpo" / "__init__.py").write_text("")
+    (site / "editable.pth").write_text(f"{folder / 'elsewhere'}\nimport editable_finder\n")
+    (site / "editable_finder.py").write_text(
+        "import sys\nfrom importlib.machinery import PathFinder\n\n\n"
+        "class Finder:\n"
+        "    @staticmethod\n"
+        "    def find_spec(name, path=None, target=None):\n"
+        f"        return PathFinder.find_spec(name, [{str(folder / 'elsewhere')!r}]) if name == 'cwdpo' else None\n\n\n"
+        "sys.meta_path.append(Finder)\n"
+    )
+    return folder / "bin" / "python"
+
+
+# How often Slurm is asked
+
+
+def test_a_look_takes_as_many_commands_for_any_grid(queue: Cluster, tmp_path: Path) -> None:
+    """Counted by made-up commands before the true ones on the PATH; nothing runs, for the partition is down."""
+    queue.run("scontrol", "update", "partitionname=main", "state=down")
+    try:
+        asked = {size: asked_by_looks(queue, tmp_path / str(size), size) for size in (1, 8)}
+    finally:
+        queue.cancel_all()
+        queue.run("scontrol", "update", "partitionname=main", "state=up")
+    (few, less), (many, more) = asked.values()
+    assert many > 5 * few, f"{few} elements, then {many}"
+    assert less == more, "status, why and reconcile of a small grid, then of a big one"
+    assert sum(more.values()) <= 12, more
+    assert set(more) == {"squeue"}, more
+
+
+def asked_by_looks(cluster: Cluster, folder: Path, seeds: int) -> tuple[int, Counter[str]]:
+    """Elements of a grid in the queue, and commands of Slurm that three looks take."""
+    log = folder / "log"
+    for name in ("squeue", "sacct", "scontrol", "sbatch", "scancel", "sinfo"):
+        path = stand_in_for(name, folder / "bin", f"echo {name} >>{log}")
+    run = sweep(cluster, folder, f"seeds={list(range(seeds))}", grid=commands.MICRO)
+    run.ok("submit")
+    elements = sum(len(record.elements) for record in run.ledger)
+    environment = {**run.environment, "PATH": f"{path}{os.pathsep}{run.environment['PATH']}"}
+    for command in (["status"], ["why", "sft/0"], ["reconcile"]):
+        given = ["-g", run.grid, "--home", run.home, "-s", run.settings[0]]
+        commands.succeed(commands.cwdpo(*command, *given, **environment))
+    return elements, Counter(log.read_text().split())

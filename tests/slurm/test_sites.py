@@ -49,11 +49,11 @@ def settled(run: Run, stage: str, cell: str) -> list[tuple[str, str]]:
 @pytest.fixture(scope="module")
 def no_requeue(make_cluster: Callable[..., Cluster]) -> Cluster:
     """A site whose jobs are not requeued unless they ask for it."""
-    return make_cluster(JOBREQUEUE=0, NODES=2, REQUEUEDELAY=3)
+    return make_cluster(JOBREQUEUE=0, NODES=2, REQUEUEDELAY=5)
 
 
 def test_jobs_ask_to_be_requeued(no_requeue: Cluster, tmp_path: Path) -> None:
-    """Asked to save, as before a time limit, and a dead node: the same job goes on, its children keep waiting for it."""
+    """Asked to save, as before a time limit, and a dead node: the same job goes on, and its children wait for it."""
     run = sweep(no_requeue, tmp_path, "seeds=[0,1]")
     run.work.rule("stage1", hold=True)
     run.ok("submit")
@@ -165,7 +165,7 @@ def accounted(make_cluster: Callable[..., Cluster]) -> Cluster:
 
 
 def test_accounting_tells_ends_apart_that_left_no_trace(accounted: Cluster, tmp_path: Path) -> None:
-    """Cut off by the time limit, cancelled by hand while running, and while waiting; then the controller has forgotten."""
+    """Cut off by the time limit, cancelled by hand while running, and while waiting; the controller has forgotten."""
     run = sweep(accounted, tmp_path)
     run.work.rule("stage1", hold=True, deaf=True)
     run.ok("submit")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,11 +18,13 @@ class Desired:
         cluster: profile of the last submission.
         code: snapshot of the last submission.
         nodes: ids of all stages that were asked for.
+        settings: what `--set` said.
     """
 
     cluster: SlurmCluster
     code: Path
     nodes: frozenset[str]
+    settings: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, plan: Plan) -> Desired | None:
@@ -33,16 +34,15 @@ class Desired:
             return None
         found = files.read_json(path)
         cluster = SlurmCluster.model_validate(found["cluster"])
-        return cls(cluster, Path(found["code"]), frozenset(found["nodes"]))
+        return cls(cluster, Path(found["code"]), frozenset(found["nodes"]), tuple(found.get("settings", ())))
 
     def write(self, plan: Plan) -> None:
         """Replace what was asked for."""
-        cluster = self.cluster.model_dump(mode="json")
-        files.write_json(path_of(plan), {"cluster": cluster, "code": str(self.code), "nodes": sorted(self.nodes)})
-
-    def with_nodes(self, nodes: Iterable[str]) -> Desired:
-        """The same with more stages."""
-        return Desired(self.cluster, self.code, self.nodes | set(nodes))
+        content = {
+            "cluster": self.cluster.model_dump(mode="json"), "code": str(self.code), "nodes": sorted(self.nodes),
+            "settings": list(self.settings),
+        }  # fmt: skip
+        files.write_json(path_of(plan), content)
 
 
 def path_of(plan: Plan) -> Path:

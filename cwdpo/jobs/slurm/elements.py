@@ -16,6 +16,14 @@ Place = tuple[str, int]
 """(array name, index): where an element is, once it has been placed."""
 
 
+Before = Callable[[Iterable[Place]], set[Place]]
+
+
+def nothing_before(places: Iterable[Place]) -> set[Place]:
+    """For a queue in which nothing waits."""
+    return set()
+
+
 @dataclass(frozen=True, eq=False)
 class Element:
     """Stages that share a job.
@@ -37,7 +45,11 @@ class Element:
 
 
 def elements(
-    todo: Sequence[Node], bundled: Iterable[str], queued: Mapping[str, Place], labels: Mapping[str, str]
+    todo: Sequence[Node],
+    bundled: Iterable[str],
+    queued: Mapping[str, Place],
+    labels: Mapping[str, str],
+    before: Before = nothing_before,
 ) -> list[Element]:
     """Group what is to be computed.
 
@@ -46,6 +58,7 @@ def elements(
         bundled: kinds whose stages share jobs (`SlurmCluster.bundle`).
         queued: id -> place of nodes that are in the queue already.
         labels: id -> what a human calls a node.
+        before: places that must succeed before one of those given starts.
 
     Returns:
         Elements, parents before children.
@@ -58,7 +71,7 @@ def elements(
     made: dict[str, Element] = {}
     found = []
     for group in _parents_first(list(groups.values())):
-        element = _element(group, made, queued, labels)
+        element = _element(group, _nearest(_parents(group, made, queued), before), labels)
         made |= {node.id: element for node in group}
         found.append(element)
     return found
@@ -128,28 +141,31 @@ def _parents_first(groups: list[list[Node]]) -> list[list[Node]]:
     return [groups[number] for number in ordered]
 
 
-def _element(
-    group: list[Node], made: Mapping[str, Element], queued: Mapping[str, Place], labels: Mapping[str, str]
-) -> Element:
-    own = {node.id for node in group}
-    parents: dict[Any, Element | Place] = {}
-    for parent in (parent for node in group for parent in node.parents if parent.id not in own):
-        if parent.id in made:
-            parents.setdefault(id(made[parent.id]), made[parent.id])
-        elif parent.id in queued:
-            parents.setdefault(queued[parent.id], queued[parent.id])
+def _element(group: list[Node], parents: tuple[Element | Place, ...], labels: Mapping[str, str]) -> Element:
     more = f" +{len(group) - 1}" if len(group) > 1 else ""
     label = labels.get(group[-1].id, group[-1].stage.name) + more
-    return Element(KINDS[group[0].stage.name], tuple(group), label, _nearest(parents.values()))
+    return Element(KINDS[group[0].stage.name], tuple(group), label, parents)
 
 
-def _nearest(parents: Iterable[Element | Place]) -> tuple[Element | Place, ...]:
+def _parents(group: list[Node], made: Mapping[str, Element], queued: Mapping[str, Place]) -> list[Element | Place]:
+    """What computes the inputs of a group, each once."""
+    own = {node.id for node in group}
+    found: dict[Any, Element | Place] = {}
+    for parent in (parent for node in group for parent in node.parents if parent.id not in own):
+        if parent.id in made:
+            found.setdefault(id(made[parent.id]), made[parent.id])
+        elif parent.id in queued:
+            found.setdefault(queued[parent.id], queued[parent.id])
+    return list(found.values())
+
+
+def _nearest(parents: list[Element | Place], before: Before) -> tuple[Element | Place, ...]:
     """Parents without those that another parent waits for: its success says that they succeeded."""
-    found = list(parents)
-    further = {id(entry) for parent in found if isinstance(parent, Element) for entry in _ancestors(parent)}
-    places = {entry for parent in found if isinstance(parent, Element) for entry in _ancestors(parent)
-              if not isinstance(entry, Element)}  # fmt: skip
-    return tuple(parent for parent in found if id(parent) not in further and parent not in places)
+    further = [entry for parent in parents if isinstance(parent, Element) for entry in _ancestors(parent)]
+    elements = {id(entry) for entry in further if isinstance(entry, Element)}
+    places = {entry for entry in further if not isinstance(entry, Element)}
+    places |= before([*places, *(parent for parent in parents if not isinstance(parent, Element))])
+    return tuple(parent for parent in parents if id(parent) not in elements and parent not in places)
 
 
 def _ancestors(element: Element) -> Iterator[Element | Place]:

@@ -30,6 +30,7 @@ from cwdpo.jobs.slurm.elements import Place
 from cwdpo.jobs.slurm.failures import POLICIES
 from cwdpo.jobs.slurm.ledger import Ledger, Record, Settled
 from cwdpo.jobs.slurm.lock import locked
+from cwdpo.jobs.slurm.side import SideJobs
 from cwdpo.jobs.slurm.standing import ENDED, Standing, Standings, adopt, strays
 from cwdpo.jobs.slurm.submission import Submission
 from cwdpo.pipeline import Node
@@ -68,7 +69,10 @@ def reconcile(plan: Plan, say: Callable[[str], None], wait: float = WAIT_SECONDS
     """
     with locked(Ledger(plan.store).folder / "lock", wait, say) as check:
         desired = Desired.read(plan)
-        return Pass(plan, desired, check, say).run() if desired else Outcome()
+        outcome = Pass(plan, desired, check, say).run() if desired else Outcome()
+        if desired and (outcome.submitted or outcome.live):
+            SideJobs(plan, desired, check).collect(say)
+        return outcome
 
 
 @dataclass
@@ -121,7 +125,7 @@ class Pass:
             return [], 0
         cluster = book.cluster_for(todo)
         job_ids = {record.name: record.job_id for record in book.standings.records if record.job_id}
-        submission = Submission(self.plan, cluster, self.desired.code, self.check, self.say, job_ids)
+        submission = Submission(self.plan, cluster, self.desired.code, self.check, self.say, job_ids, book.before)
         room = None
         if cluster.max_submit:
             room = self._room(cluster.max_submit)
@@ -129,10 +133,10 @@ class Pass:
         return sent, len(todo) - sum(len(element.nodes) for array in sent for element in array.elements.values())
 
     def _room(self, most: int) -> int:
-        """How many more jobs this user may have, two left free for collector and steward."""
+        """How many more jobs this user may have, three left free: steward, collector, and the one that follows it."""
         side = {path.name for path in (self.ledger.folder / "side").glob("cwdpo-*")}
         queue = [entry for entry in commands.queue() if entry.name not in side and entry.state not in ENDED]
-        return max(0, most - min(2, most - 1) - len(queue))
+        return max(0, most - min(3, most - 1) - len(queue))
 
     def _mend(self, book: Book) -> None:
         """Every waiting element waits for what now computes its inputs, or goes."""
@@ -292,15 +296,15 @@ class Book:
         needed = [parent.id for identity in own if identity in self.nodes and identity not in self.done
                   for parent in self.nodes[identity].parents]  # fmt: skip
         places = {self.queued[parent] for parent in needed if parent in self.queued and parent not in own}
-        return sorted(places - self._before(places))
+        return sorted(places - self.before(places))
 
     def needs_rewiring(self, standing: Standing) -> bool:
         """True when an element waits for ever, or for another job than the one that computes its inputs now."""
         expected = set(self.expected_parents(standing))
         known = set(standing.record.parents(standing.element.index))
-        return standing.state == "stuck" or not expected <= known | self._before(known)
+        return standing.state == "stuck" or not expected <= known | self.before(known)
 
-    def _before(self, places: Iterable[Place]) -> set[Place]:
+    def before(self, places: Iterable[Place]) -> set[Place]:
         """All places that must succeed before one of `places` starts."""
         found: set[Place] = set()
         left = [parent for name, index in places for parent in self._records[name].parents(index)]

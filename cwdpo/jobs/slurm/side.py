@@ -9,6 +9,7 @@ $CWDPO_HOME/slurm/side/<name>/     the name is the unique name of the Slurm job
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -42,19 +43,17 @@ class SideJobs:
     """The side jobs of a grid. Asking twice for the same changes nothing, also where the first time was cut off.
 
     Attributes:
-        overrides: what `--set` said.
         check: raises when this process lost the lock.
     """
 
     plan: Plan
     desired: Desired
-    overrides: Sequence[str]
     check: Callable[[], None] = lambda: None
 
     def collect(self, say: Callable[[str], None]) -> None:
-        """See that one collector waits for every array that computes a stage of this grid."""
+        """See that one collector waits for every array that computes a stage of this grid; the one at work goes on."""
         waits = self._under_way()
-        queued = self._queued("collect")
+        queued = [job for job in self._queued("collect") if job.job != os.environ.get("SLURM_JOB_ID")]
         fitting = [job for job in queued if waits <= job.waits]
         self._end([job for job in queued if job not in fitting[-1:]])
         if waits and not fitting:
@@ -118,7 +117,7 @@ class SideJobs:
         """Write the name down, then submit under it: cut off in between, the next one finds it by that name."""
         grid, home = self.plan.grid.name, self.plan.store.home.resolve()
         name = unique_name(grid, purpose)
-        settings = [word for override in self.overrides for word in ("--set", override)]
+        settings = [word for override in self.desired.settings for word in ("--set", override)]
         line = [*command, "--grid", str(home / "grids" / grid / f"{grid}.yaml"), "--home", str(home), *settings]
         folder = self.folder / name
         intent = {"purpose": purpose, "grid": grid, "created": time.time(), "waits": sorted(waits)}

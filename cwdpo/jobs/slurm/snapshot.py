@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import cwdpo
 from cwdpo.base import files
+from cwdpo.base.identity import digest
 from cwdpo.experiment import config_folder
 from cwdpo.version import COMMIT_FILE, code_version
 
@@ -23,26 +24,31 @@ def snapshot(folder: Path, write: bool = True) -> Path:
     installed, editable or not, and with PYTHONSAFEPATH, so that the folder the job was submitted from does not come
     before it.
     """
-    source = Path(cwdpo.__file__).resolve().parent
-    names = sorted(path.relative_to(source) for path in source.rglob("*") if path.is_file() and not _left_out(path))
-    digest = hashlib.sha256()
-    for name in names:
-        digest.update(f"{name.as_posix()}\0{files.sha256_file(source / name)}\n".encode())
-    version = code_version()
-    digest.update(f"{version['commit']} {version['dirty']}".encode())
-    for path in sorted(config_folder().rglob("*.yaml")):
-        digest.update(f"{path.relative_to(config_folder())}\0{files.sha256_file(path)}\n".encode())
-    target = folder / digest.hexdigest()[:16]
+    found = dict(_sources())
+    target = folder / _digest(found)
     if write and not target.exists():
         with files.folder_written_whole(target) as temporary:
-            for name in names:
-                copied = temporary / "cwdpo" / name
+            for name, source in found.items():
+                copied = temporary / name
                 copied.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(source / name, copied)
-            files.write_json(temporary / "cwdpo" / COMMIT_FILE, version)
-            if config_folder().is_dir():
-                shutil.copytree(config_folder(), temporary / "configs")
+                shutil.copyfile(source, copied)
+            files.write_json(temporary / "cwdpo" / COMMIT_FILE, code_version())
     return target
+
+
+def _sources() -> Iterator[tuple[str, Path]]:
+    """Name in the copy -> file, of the package and of `configs/`."""
+    package, configs = Path(cwdpo.__file__).resolve().parent, config_folder()
+    for path in sorted(path for path in package.rglob("*") if path.is_file() and not _left_out(path)):
+        yield f"cwdpo/{path.relative_to(package).as_posix()}", path
+    for path in sorted(configs.rglob("*.yaml")):
+        yield f"configs/{path.relative_to(configs).as_posix()}", path
+
+
+def _digest(sources: Mapping[str, Path]) -> str:
+    version = code_version()
+    lines = [f"{name}\0{files.sha256_file(path)}" for name, path in sources.items()]
+    return digest([lines, version["commit"], version["dirty"]])[:16]
 
 
 def _left_out(path: Path) -> bool:

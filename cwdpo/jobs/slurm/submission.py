@@ -6,7 +6,7 @@ import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from cwdpo.jobs.slurm import commands
 from cwdpo.jobs.slurm.arrays import Array, limited, pack
 from cwdpo.jobs.slurm.batch import script
 from cwdpo.jobs.slurm.commands import SlurmDown, SlurmError
-from cwdpo.jobs.slurm.elements import Place, elements
+from cwdpo.jobs.slurm.elements import Before, Place, elements, nothing_before
 from cwdpo.jobs.slurm.ledger import Ledger, unique_name
 from cwdpo.jobs.slurm.lock import Lost
 from cwdpo.jobs.slurm.standing import job_ids
@@ -33,6 +33,7 @@ class Submission:
         check: raises when this process lost the lock.
         say: told about every array.
         job_ids: array name -> Slurm's job id, of arrays that elements may wait for.
+        before: all places in the queue that must succeed before one of these starts.
     """
 
     plan: Plan
@@ -41,6 +42,7 @@ class Submission:
     check: Callable[[], None] = lambda: None
     say: Callable[[str], None] = lambda text: None
     job_ids: dict[str, str] = field(default_factory=dict)
+    before: Before = nothing_before
 
     @property
     def ledger(self) -> Ledger:
@@ -49,7 +51,7 @@ class Submission:
 
     def arrays(self, todo: Sequence[Node], queued: Mapping[str, Place]) -> list[Array]:
         """The arrays that compute `todo`; `queued` are nodes that the queue computes already, and where."""
-        found = elements(todo, self.cluster.bundle, queued, labels(self.plan))
+        found = elements(todo, self.cluster.bundle, queued, labels(self.plan), self.before)
         return pack(found, lambda kind: unique_name(self.plan.grid.name, kind), self.cluster.max_array)
 
     def send(self, todo: Sequence[Node], queued: Mapping[str, Place], room: int | None) -> list[Array]:
@@ -77,6 +79,9 @@ class Submission:
         return [(kind, self._expected(array)) for kind, array in sorted(largest.items())]
 
     def _expected(self, array: Array) -> str:
+        """For its last element: all together may be more than Slurm takes at once."""
+        last = max(array.elements)
+        array = replace(array, elements={last: array.elements[last]})
         with tempfile.NamedTemporaryFile("w", suffix=".sh") as file:
             file.write(self.script(array))
             file.flush()
@@ -85,6 +90,8 @@ class Submission:
             except SlurmDown:
                 raise
             except SlurmError as error:
+                if self.cluster.max_submit and _FULL.search(str(error)):
+                    return "waits for room in the queue"
                 raise SlurmError(self._explained(str(error), array)) from error
 
     def script(self, array: Array) -> str:
@@ -186,12 +193,15 @@ def _limit_hint(shape: Any, cluster: SlurmCluster) -> str:
     return f"cluster profile, max_submit: {cluster.max_submit or 'no limit'}; the site allows fewer jobs at a time"
 
 
+_FULL = re.compile(r"MaxSubmit|submit limit", re.IGNORECASE)
+"""What Slurm says when a user has as many jobs in the queue as the site allows."""
+
 _HINTS: tuple[tuple[str, Callable[[Any, SlurmCluster], str]], ...] = (
     (r"invalid partition", _partition_hint),
     (r"node configuration|node count|more processors|gres|memory specification|cpu count", _size_hint),
+    (_FULL.pattern, _limit_hint),  # before the next: it says "accounting/QOS policy", too
     (r"account|qos", _account_hint),
     (r"array", _array_hint),
-    (r"job violates|MaxSubmit|submit limit", _limit_hint),
 )
 """(what Slurm says, which key of the profile it is about)."""
 

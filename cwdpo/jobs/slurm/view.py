@@ -17,14 +17,18 @@ from cwdpo.jobs.slurm.standing import Standing, Standings
 from cwdpo.pipeline import Node
 
 
-def open_book(plan: Plan) -> Book | None:
-    """The book of a grid that was submitted to Slurm; without Slurm at hand, what the ledger alone says."""
+def open_book(plan: Plan, look: bool = True) -> Book | None:
+    """The book of a grid that was submitted to Slurm; without Slurm at hand, what the ledger alone says.
+
+    Args:
+        look: False where Slurm is known not to answer.
+    """
     desired = Desired.read(plan)
     if desired is None:
         return None
     ledger = Ledger(plan.store)
     try:
-        return Book(plan, desired, Standings(ledger, look=shutil.which("squeue") is not None))
+        return Book(plan, desired, Standings(ledger, look=look and shutil.which("squeue") is not None))
     except SlurmError:
         return Book(plan, desired, Standings(ledger, look=False))
 
@@ -95,7 +99,7 @@ def _sentence(plan: Plan, node: Node, states: Mapping[str, Shown], book: Book | 
     if state == "failed" and book and node.id in book.given_up:
         why, count = book.given_up[node.id], len(book.failures[node.id])
         return f"failed {f'{count} times' if count > 1 else 'once'}: {why.kind}: {why.message}"
-    if unfinished:
+    if unfinished and state != "cancelled":
         return f"waits for {', '.join(f'{parent.stage.name} {parent.id[:8]}' for parent in unfinished)}"
     if book and node.id in book.queued:
         return _in_slurm(plan, node, book.standings.newest[node.id])

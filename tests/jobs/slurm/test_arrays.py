@@ -113,7 +113,9 @@ def test_no_packing_needs_fewer_arrays(counts: list[int]) -> None:
     """Against every way of giving each child either its parent's row or one of the columns."""
     best = columns(counts)
     found = sum(count > best for count in counts) + best
-    for rows in itertools.chain.from_iterable(itertools.combinations(range(len(counts)), n) for n in range(len(counts) + 1)):
+    for rows in itertools.chain.from_iterable(
+        itertools.combinations(range(len(counts)), n) for n in range(len(counts) + 1)
+    ):
         rest = [count for index, count in enumerate(counts) if index not in rows]
         assert len(rows) + max(rest, default=0) >= found
 
@@ -127,6 +129,17 @@ def test_a_wave_holds_no_element_without_its_parent() -> None:
     assert [len(array.elements) for array in cut] == [4], "no child of a parent that had no room"
     assert limited(arrays, 0) == []
     assert limited(arrays, None) == arrays
+
+
+def test_what_the_queue_waits_for_is_not_waited_for_twice(tmp_path: Path) -> None:
+    """Preparation and pretraining are queued, pretraining after preparation: trainings wait for pretraining alone."""
+    plan = plan_of(tmp_path)
+    early = {node.id: ("old", 1 if node.stage.name == "pretrain" else 0) for node in plan.nodes
+             if node.stage.name in ("world", "pairs", "negatives", "pretrain")}  # fmt: skip
+    todo = [node for node in plan.nodes if node.stage.name == "stage1"]
+    before = {("old", 1): {("old", 0)}, ("old", 0): set()}
+    found = elements(todo, (), early, {}, lambda places: set().union(*(before[place] for place in places)))
+    assert {member.parents for member in found} == {(("old", 1),)}
 
 
 def test_the_micro_grid(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_a_controller_that_stays_away_is_named(fake: Fake, waits: list[float]) -
 
 def test_a_refusal_is_not_tried_again(fake: Fake, waits: list[float]) -> None:
     log = fake("sbatch", fails("sbatch: error: Batch job submission failed: Invalid partition name specified"))
-    with pytest.raises(SlurmError, match="^sbatch: Batch job submission failed: Invalid partition") as raised:
+    with pytest.raises(SlurmError, match=r"^sbatch: Batch job submission failed: Invalid partition") as raised:
         commands.run(["sbatch"])
     assert not isinstance(raised.value, SlurmDown)
     assert waits == []

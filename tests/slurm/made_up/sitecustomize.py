@@ -1,8 +1,8 @@
 """Made-up work for jobs on the test cluster, loaded by every Python process that has this folder first on PYTHONPATH.
 
-`$CWDPO_MADE_UP` is a folder with rules.json: name of a stage, or of an artefact's folder -> what its job does. All around
-the work is real: Slurm, the worker, claims, events, logs, verdicts. Without a rule a stage writes made-up files at once,
-without torch, so that a test can have many of them.
+`$CWDPO_MADE_UP` is a folder with rules.json: name of a stage, or of an artefact's folder -> what its job does. All
+around the work is real: Slurm, the worker, claims, events, logs, verdicts. Without a rule a stage writes made-up files
+at once, without torch, so that a test can have many of them.
 
     real     True: the stage itself computes
     say      a line for stderr
