@@ -52,7 +52,8 @@ check_number() {  # option least
 check_options() {
     local key
     [[ ${#WORDS[@]} -eq 0 ]] || die "what is '${WORDS[0]}'? Options are OPTION=VALUE; see --help"
-    for key in BASEPORT NODES CPUS MEM MAXARRAY REQUEUEDELAY; do check_number "$key" 1; done
+    for key in BASEPORT NODES CPUS MEM MAXARRAY; do check_number "$key" 1; done
+    check_number REQUEUEDELAY 5  # Slurm takes its default for less
     for key in GPUS JOBREQUEUE MINJOBAGE KILLWAIT GRACE; do check_number "$key" 0; done
     [[ $AUTH == munge || $AUTH == none ]] || die "AUTH=$AUTH: valid are munge, none"
     [[ $ACCOUNTING == slurmdbd || $ACCOUNTING == none ]] || die "ACCOUNTING=$ACCOUNTING: valid are none, slurmdbd"

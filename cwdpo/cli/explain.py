@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import typer
@@ -12,16 +13,17 @@ from cwdpo.base.errors import ConfigError, name_valid
 from cwdpo.cli.app import Source, print_json
 from cwdpo.cli.show import console, print_status, status_json
 from cwdpo.cli.slurm import quietly
-from cwdpo.jobs.plan import Plan
+from cwdpo.jobs.plan import Plan, Shown
 from cwdpo.jobs.slurm.reconcile import Book
 from cwdpo.jobs.slurm.view import OnSlurm, causes, log_files, open_book, overlay_of
 from cwdpo.pipeline import Node
 
 FOLLOW_SECONDS = 0.5
+LOOK_SECONDS = 5.0  # between two looks at Slurm while a log is followed
 
 
 def show_status(source: Source, every: bool, as_json: bool, interval: float | None) -> None:
-    """Print how a grid stands; every `interval` seconds until nothing is under way where that is given."""
+    """Print how a grid stands; every `interval` seconds until Ctrl-C where that is given."""
     while True:
         plan = source.plan()
         overlay = overlay_of(open_book(plan, quietly(plan)))
@@ -57,7 +59,7 @@ def _check_cell(plan: Plan, cell: str) -> None:
 def show_logs(plan: Plan, cell: str, stage: str | None, follow: bool) -> None:
     """Print the logs of a cell's stage, oldest line first."""
     _check_cell(plan, cell)
-    book = open_book(plan)
+    book = open_book(plan, quietly(plan))
     node = _interesting(plan, cell, stage, book)
     paths = log_files(plan, node, book)
     if not paths and not follow:
@@ -80,9 +82,7 @@ def _interesting(plan: Plan, cell: str, stage: str | None, book: Book | None) ->
         if not named:
             raise ConfigError(f"--stage: {name_valid(stage, {node.stage.name for node in nodes})}")
         return named[-1]
-    states = plan.states()
-    if book:
-        states = OnSlurm(book).states(states)
+    states = _states(plan, book)
     for wanted in ("running", "starting", "failed", "interrupted", "done"):
         found = [node for node in nodes if states[node.id].startswith(wanted)]
         if found:
@@ -91,22 +91,36 @@ def _interesting(plan: Plan, cell: str, stage: str | None, book: Book | None) ->
 
 
 def _follow(plan: Plan, node: Node, book: Book | None, read: dict[Path, int]) -> None:
-    """Print what is added to the newest attempt's log until the stage is over; a new attempt is followed too.
+    """Print what is added to the newest attempt's log until nothing is under way; a new attempt is followed too.
 
     Args:
         read: bytes of each log that were printed already.
     """
+    looked = -LOOK_SECONDS
     while True:
-        over = node.artefact(plan.store).state() in ("done", "failed")
-        for path in log_files(plan, node, book):
-            with open(path, "rb") as file:
-                file.seek(read.setdefault(path, 0))
-                added = file.read()
-            read[path] += len(added)
-            typer.echo(added.decode("utf-8", "replace"), nl=False)
+        over = node.artefact(plan.store).state() == "done"
+        if not over and time.monotonic() - looked > LOOK_SECONDS:
+            looked, book = time.monotonic(), open_book(plan)
+            over = _states(plan, book)[node.id] not in ("running", "starting", "queued")
+        _print_added(log_files(plan, node, book), read)
         if over:
             return
         time.sleep(FOLLOW_SECONDS)
+
+
+def _print_added(paths: Iterable[Path], read: dict[Path, int]) -> None:
+    for path in paths:
+        with open(path, "rb") as file:
+            file.seek(read.setdefault(path, 0))
+            added = file.read()
+        read[path] += len(added)
+        typer.echo(added.decode("utf-8", "replace"), nl=False)
+
+
+def _states(plan: Plan, book: Book | None) -> dict[str, Shown]:
+    """How the stages stand, with what Slurm knows."""
+    states = plan.states()
+    return OnSlurm(book).states(states) if book else states
 
 
 def collect(plan: Plan) -> int:

@@ -143,13 +143,14 @@ def report(
 ) -> None:
     """Print the results, mean ± standard deviation over seeds, and write them as Markdown."""
     from cwdpo.base import files
+    from cwdpo.cli.slurm import quietly
     from cwdpo.jobs.slurm.view import open_book, overlay_of
     from cwdpo.report.render import as_json as to_json
     from cwdpo.report.render import markdown, print_tables
     from cwdpo.report.table import tables
 
     found = open_plan(grid, override, home)
-    results = tables(found, overlay_of(open_book(found)))
+    results = tables(found, overlay_of(open_book(found, quietly(found))))
     target = output or found.store.home / "grids" / found.grid.name / "report.md"
     files.write_text(target, markdown(results))
     if as_json:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from cwdpo.base import files
-from cwdpo.base.errors import Busy, ConfigError, Interrupted, name_valid
+from cwdpo.base.errors import Busy, ConfigError, Interrupted, StoreError, name_valid
 from cwdpo.cli.app import Source
 from cwdpo.experiment import find_config
 from cwdpo.jobs.clusters import SlurmCluster, check_slurm
@@ -23,7 +23,7 @@ from cwdpo.jobs.plan import Plan, check_ranks
 from cwdpo.jobs.prepare import prepare
 from cwdpo.jobs.slurm import commands
 from cwdpo.jobs.slurm.commands import SlurmDown, SlurmError
-from cwdpo.jobs.slurm.desired import Desired
+from cwdpo.jobs.slurm.desired import Desired, wanted_by_others
 from cwdpo.jobs.slurm.dryrun import names, write_dry_run
 from cwdpo.jobs.slurm.ledger import Ledger, Settled
 from cwdpo.jobs.slurm.lock import locked
@@ -145,6 +145,7 @@ def cancel(source: Source, cells: list[str] | None) -> int:
         wanted = nodes_of(plan, cells)
         kept = {node.id for cell, wired in plan.wired.items() for node in wired.nodes()
                 if not {node.id for node in wired.nodes()} <= wanted}  # fmt: skip
+        kept |= wanted_by_others(plan)
         book = Book(plan, desired, Standings(Ledger(plan.store)))
         gone = [s for s in book.relevant if s.live and {name for _, name in s.element.nodes} <= wanted - kept]
         take_away(gone, lambda standing: Settled("cancelled", "cancelled", "cancelled by `cwdpo cancel`"))
@@ -181,7 +182,7 @@ def quietly(plan: Plan) -> bool:
         reconcile(plan, lambda text: typer.echo(text, err=True), wait=0)
     except Busy:
         pass
-    except SlurmError as error:  # what is known without Slurm is shown all the same
+    except (SlurmError, StoreError) as error:  # what is known without it is shown all the same
         typer.echo(f"warning: {error}", err=True)
         return False
     return True

@@ -33,13 +33,16 @@ from cwdpo.base.errors import (
 from cwdpo.base.runtime import Execution, Rank
 from cwdpo.base.sources import source_digests
 from cwdpo.base.stopping import Stop
-from cwdpo.base.store import Attempt, Store, lineage
+from cwdpo.base.store import Artefact, Attempt, Store, lineage
 from cwdpo.jobs.job import StageJob
 from cwdpo.jobs.memory import peak_bytes, reset_peak
 from cwdpo.pipeline import STAGES
 from cwdpo.version import code_version
 
 log = logging.getLogger("cwdpo")
+
+LATE_SECONDS = 60.0
+"""A network file system may tell that something does not exist for so long after it was made."""
 
 
 def main(job: Mapping[str, Any], about: Mapping[str, Any]) -> int:
@@ -181,11 +184,20 @@ class Worker:
                 folders[role] = Path(entry["path"])
             else:
                 artefact = self.store.artefact(entry["stage"], entry["id"])
-                if not artefact.done():
+                if not self._finished(artefact):
                     raise InputMissing(f"{self.job.stage}: its {role}, {artefact.folder.name}, is not finished")
                 folders[role] = artefact.verified_files() if self.rank.is_first else artefact.files
                 self.parents[role] = artefact.lineage()
         return folders
+
+    def _finished(self, artefact: Artefact) -> bool:
+        """True when an input is there. A job starts a second after its parent; its node may see the result later."""
+        deadline = time.monotonic() + (LATE_SECONDS if "element" in self.about else 0)
+        while artefact.done() is None and time.monotonic() < deadline:
+            time.sleep(1)
+            if artefact.folder.is_dir():
+                os.listdir(artefact.folder)  # makes a network file system look again
+        return artefact.done() is not None
 
     def _provenance(self, started: float) -> dict[str, Any]:
         """Where and by what it was computed; beside the identity, not in it."""

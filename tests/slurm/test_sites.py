@@ -5,10 +5,13 @@ The work of jobs is made up (`made_up/sitecustomize.py`); what Slurm does to the
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -41,6 +44,35 @@ def settled(run: Run, stage: str, cell: str) -> list[tuple[str, str]]:
         for index, element in record.elements.items()
         if index in found and identity in [name for _, name in element.nodes]
     ]
+
+
+@pytest.fixture(scope="module")
+def accounted(make_cluster: Callable[..., Cluster]) -> Cluster:
+    """A site with slurmdbd, whose controller soon forgets, and which ends jobs that take more memory than they said."""
+    limits = "JobAcctGatherParams=OverMemoryKill\nJobAcctGatherFrequency=task=1"
+    return make_cluster(ACCOUNTING="slurmdbd", MINJOBAGE=2, EXTRA=limits)
+
+
+@dataclass(frozen=True)
+class CutOff:
+    """Trainings that did not hear the signal before their end, as Slurm knows them."""
+
+    run: Run
+    late: str
+    cancelled: str
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cut_off(accounted: Cluster, tmp_path_factory: pytest.TempPathFactory) -> CutOff:
+    """Begun before all other tests: Slurm looks at time limits twice a minute only."""
+    run = sweep(accounted, tmp_path_factory.mktemp("cut_off"))
+    run.work.rule("stage1", hold=True, deaf=True)
+    run.ok("submit")
+    at_work(run, "sft/0", "sft/1", "sft/2")
+    late, running = run.element("stage1", "sft/0"), run.element("stage1", "sft/1")
+    accounted.run("scontrol", "update", f"jobid={late}", "endtime=now+1")
+    accounted.run("scancel", running, run.element("score", "sft/2"))
+    return CutOff(run, late, running)
 
 
 # No requeue
@@ -158,33 +190,36 @@ def at_work_again(run: Run, element: str) -> None:
 # Accounting
 
 
-@pytest.fixture(scope="module")
-def accounted(make_cluster: Callable[..., Cluster]) -> Cluster:
-    """A site with slurmdbd, whose controller soon forgets."""
-    return make_cluster(ACCOUNTING="slurmdbd", MINJOBAGE=2)
-
-
-def test_accounting_tells_ends_apart_that_left_no_trace(accounted: Cluster, tmp_path: Path) -> None:
+def test_accounting_tells_ends_apart_that_left_no_trace(cut_off: CutOff) -> None:
     """Cut off by the time limit, cancelled by hand while running, and while waiting; the controller has forgotten."""
-    run = sweep(accounted, tmp_path)
-    run.work.rule("stage1", hold=True, deaf=True)
-    run.ok("submit")
-    at_work(run, "sft/0", "sft/1", "sft/2")
-    late, running = run.element("stage1", "sft/0"), run.element("stage1", "sft/1")
-    waiting = run.element("score", "sft/2")
-    accounted.run("scontrol", "update", f"jobid={late}", "endtime=now+1")
-    accounted.run("scancel", running)
-    accounted.run("scancel", waiting)
-    array = late.partition("_")[0]
-    ended = {late, running}
-    wait_until(lambda: not ended & accounted.states(array).keys(), 60, "the controller forgets")
+    run, late, running = cut_off.run, cut_off.late, cut_off.cancelled
+    ended, array = {late, running}, late.partition("_")[0]
+    wait_until(lambda: not ended & run.cluster.states(array).keys(), 60, "the controller forgets")
     run.ok("reconcile")
     assert settled(run, "stage1", "sft/0") == [("failed", "time_limit")]
     assert settled(run, "stage1", "sft/1") == [("cancelled", "cancelled")]
     assert settled(run, "score", "sft/2") == [("cancelled", "cancelled")]
     assert run.element("stage1", "sft/0") != late, "what the time limit cut off goes on"
     assert run.element("stage1", "sft/1") == running, "what somebody cancelled does not"
-    accounted.cancel_all()
+    run.cluster.cancel_all()
+
+
+def test_a_job_that_takes_more_memory_than_it_said(accounted: Cluster, tmp_path: Path) -> None:
+    """Slurm ends it: each time it is to take less, until there is nothing less to take."""
+    run = sweep(accounted, tmp_path, "seeds=[0]", more="sbatch: {mem-per-cpu: 200M}")
+    run.work.rule("stage1", take=400)
+    assert run.submit("--watch").returncode == 1
+    (rounds,) = [path.read_text().splitlines() for path in (run.records("train")[0] / "rounds").iterdir()]
+    rows = [json.loads(line) for line in rounds]
+    assert [row["class"] for row in rows] == ["memory"] * 4, rows
+    assert [row["changes"] for row in rows] == [
+        {"micro_batch": 2},
+        {"micro_batch": 1},
+        {"micro_batch": 1, "gradient_checkpointing": True},
+        {},
+    ]
+    why = run.cwdpo("why", "sft/0").stdout
+    assert re.search(r"failed once: memory: out of memory: .*nothing can be smaller", why), why
 
 
 def test_an_account_that_is_not_there(accounted: Cluster, tmp_path: Path) -> None:

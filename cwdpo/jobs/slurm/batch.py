@@ -12,6 +12,9 @@ from cwdpo.base.errors import Interrupted
 from cwdpo.jobs.clusters import Resources, SlurmCluster, minutes_of
 from cwdpo.jobs.slurm.arrays import Array
 
+EARLY_SECONDS = 60
+"""Slurm may send the signal before a time limit by so much earlier than asked."""
+
 HOST = Path(__file__).with_name("host.sh")
 
 
@@ -111,6 +114,7 @@ def _settings(record: Path, resources: Resources, cluster: SlurmCluster, code: P
         f"task=({shlex.join([*python, '-m', 'cwdpo.jobs.slurm.task'])})",
         f"verdict=({shlex.join([*python, '-m', 'cwdpo.jobs.slurm.verdict'])})",
         f"shape=({shlex.join(shape)})",
+        f"limit={max(0, 60 * resources.minutes - cluster.signal_seconds - EARLY_SECONDS)}",
         *_environment(cluster, code),
         *cluster.setup,
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import subprocess
@@ -10,6 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cwdpo.base.errors import CwdpoError
+
+log = logging.getLogger("cwdpo")
 
 TRIES = 5
 FIRST_WAIT_SECONDS = 2.0  # doubled at each try: half a minute in all
@@ -122,9 +125,9 @@ def _once(command: Sequence[str]) -> tuple[int, str, str]:
 
 def _environment() -> dict[str, str]:
     """The environment without what an outer allocation or the user's defaults would add to a job."""
-    dropped = ("SBATCH_", "SQUEUE_", "SACCT_", "SCANCEL_", "SLURM_TIME_FORMAT")
-    inside = re.compile(r"SLURM_(JOB|ARRAY|STEP|NTASKS|NPROCS|NNODES|CPUS|GPUS|MEM|TASKS|PROCID|LOCALID|NODE)")
-    return {key: value for key, value in os.environ.items() if not key.startswith(dropped) and not inside.match(key)}
+    dropped = ("SLURM_", "SLURMD_", "SRUN_", "SBATCH_", "SQUEUE_", "SACCT_", "SCANCEL_")
+    kept = ("SLURM_CONF", "SLURM_CLUSTERS")
+    return {key: value for key, value in os.environ.items() if key in kept or not key.startswith(dropped)}
 
 
 def _sentence(complaint: str) -> str:
@@ -150,18 +153,34 @@ def accounting(jobs: Sequence[str], since: str) -> dict[tuple[str, int], tuple[s
     """(array job id, index) -> (state, nodes) from Slurm's accounting: one command; None where there is none."""
     try:
         text = run([
-            "sacct", "--noheader", "--parsable2", "--allocations", "--array", "--starttime", since,
+            "sacct", "--noheader", "--parsable2", "--allocations", "--starttime", since,
             "--format", "JobID,State,NodeList", "--jobs", ",".join(jobs),
         ])  # fmt: skip
-    except SlurmError:
+    except SlurmError as error:
+        if not re.search(r"disabled|not on the PATH", str(error)):
+            log.warning("%s; going on without accounting", error)
         return None
-    found = {}
+    found: dict[tuple[str, int], tuple[str, str]] = {}
     for line in text.splitlines():
         identity, state, nodes = line.split("|", 2)
         array, _, index = identity.partition("_")
-        if index.isdigit() or not index:
-            found[array, int(index or -1)] = (state.split()[0], nodes)
+        found |= {(array, number): (state.split()[0], _known(nodes)) for number in indices(index)}
     return found
+
+
+def _known(nodes: str) -> str:
+    return "" if nodes.startswith("None") else nodes
+
+
+def indices(text: str) -> list[int]:
+    """[4, 5, 6, 9] for `[4-6,9%2]`, as Slurm names elements that it has not yet told apart; [-1] for a plain job."""
+    found: list[int] = []
+    for part in text.strip("[]").partition("%")[0].split(","):
+        first, _, rest = part.partition("-")
+        last, _, step = rest.partition(":")
+        if first.isdigit():
+            found += range(int(first), int(last or first) + 1, int(step or 1))
+    return found or [-1]
 
 
 def cancel(targets: Sequence[str]) -> None:

@@ -48,3 +48,9 @@ class Desired:
 def path_of(plan: Plan) -> Path:
     """Where it lies."""
     return plan.store.home / "grids" / plan.grid.name / "slurm.json"
+
+
+def wanted_by_others(plan: Plan) -> set[str]:
+    """Ids of the stages that other grids of the same home asked for."""
+    paths = plan.store.home.glob("grids/*/slurm.json")
+    return {node for path in paths if path != path_of(plan) for node in files.read_json(path)["nodes"]}

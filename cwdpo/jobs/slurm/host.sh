@@ -1,8 +1,10 @@
 # What a job does on its first node, outside any container. cwdpo/jobs/slurm/batch.py writes the settings above it:
 #   record   folder of this array in the ledger        task     how a rank starts
 #   verdict  how to find out why a run failed           shape    options of srun
+#   limit    seconds until Slurm asks to save
 set -u
 index=$SLURM_ARRAY_TASK_ID
+me=${SLURM_ARRAY_JOB_ID}_$index  # not SLURM_JOB_ID: in one element of every array that number means the whole array
 
 say() { echo "$(date '+%Y-%m-%d %H:%M:%S') job $SLURM_JOB_ID on ${SLURMD_NODENAME:-$(hostname)}: $*"; }
 
@@ -15,8 +17,11 @@ trap 'signalled=1; stopped=1; say "asked to stop"' TERM USR2
 undisturbed() { (trap '' TERM USR2; exec "$@"); }
 
 run() {
-    srun --kill-on-bad-exit=1 "${shape[@]}" "${task[@]}" "$record" "$index" "$1" &
-    local step=$! status
+    # What earlier runs changed is read here, where it was written: other nodes may not see the file for a minute.
+    local changes step status
+    changes=$(cat "$record/overrides/$index.json" 2>/dev/null || echo '{}')
+    srun --kill-on-bad-exit=1 "${shape[@]}" "${task[@]}" "$record" "$index" "$1" "$changes" &
+    step=$!
     while :; do
         signalled=
         wait "$step"
@@ -32,13 +37,13 @@ go_back_to_the_queue() {
     # Only a job that is running as far as Slurm knows: one that was cancelled stays cancelled. One that is being preempted
     # runs until its grace is over, and would not go back by itself once it has ended.
     local state
-    state=$(undisturbed squeue --noheader --jobs "$SLURM_JOB_ID" --format %T 2>/dev/null)
+    state=$(undisturbed squeue --noheader --jobs "$me" --format %T 2>/dev/null)
     if [ -n "$state" ] && [ "$state" != RUNNING ]; then
         say "Slurm says $state: not asking to go back to the queue"
         return 1
     fi
     say "back to the queue"
-    undisturbed scontrol requeue "$SLURM_JOB_ID" || return 1
+    undisturbed scontrol requeue "$me" || return 1
     sleep 120  # Slurm ends this script when it has put the job back
 }
 
@@ -56,6 +61,8 @@ while :; do
     status=$?
     [ "$status" -eq 0 ] && { say "done"; exit 0; }
     action=$(undisturbed "${verdict[@]}" "$record" "$index" "$status" "$round" || echo fail)
+    # Slurm asks only the steps that exist at that moment to save: a run that begins after it would be cut off.
+    [ "$action" = again ] && { [ -n "$stopped" ] || [ "$SECONDS" -ge "$limit" ]; } && action=requeue
     say "status $status: $action"
     case $action in
         done) exit 0 ;;

@@ -52,6 +52,7 @@ class Settled:
         message: one sentence.
         detail: last meaningful lines of the logs.
         nodes: machines it ran on.
+        node: the one that is to blame, where that is known.
         saved: steps or blocks that the next run can build on.
     """
 
@@ -60,6 +61,7 @@ class Settled:
     message: str = ""
     detail: str = ""
     nodes: str = ""
+    node: str = ""
     saved: int = 0
 
 

@@ -20,7 +20,7 @@ from functools import cached_property
 
 from cwdpo.jobs.clusters import SlurmCluster
 from cwdpo.jobs.plan import Plan
-from cwdpo.jobs.progress import saved_progress
+from cwdpo.jobs.progress import is_done, saved_progress
 from cwdpo.jobs.slurm import commands
 from cwdpo.jobs.slurm.arrays import Array
 from cwdpo.jobs.slurm.breaker import tripped
@@ -96,10 +96,12 @@ class Pass:
         book = Book(self.plan, self.desired, standings)
         if self._break_circuits(book):
             book = Book(self.plan, self.desired, Standings(self.ledger))
-        submitted, left = self._submit(book)
-        if submitted:
+        submitted, left, refused = self._submit_or_say(book)
+        if submitted or refused:
             book = Book(self.plan, self.desired, Standings(self.ledger))
         self._mend(book)
+        if refused:
+            raise refused
         live = sum(standing.live for standing in book.relevant)
         return Outcome(submitted, left, live, book.given_up)
 
@@ -117,6 +119,15 @@ class Pass:
             self.say(f"stopped {stage}: {why}")
         self._take_away(stopped, lambda standing: Settled("reaped", "breaker", next(iter(broken.values()))))
         return bool(stopped)
+
+    def _submit_or_say(self, book: Book) -> tuple[list[Array], int, SlurmError | None]:
+        """What was sent, what is left, and Slurm's refusal: what can be mended is mended all the same."""
+        try:
+            return *self._submit(book), None
+        except SlurmDown:
+            raise
+        except SlurmError as error:
+            return [], 0, error
 
     def _submit(self, book: Book) -> tuple[list[Array], int]:
         """Send what is missing as far as the queue has room."""
@@ -196,7 +207,7 @@ class Book:
     def __init__(self, plan: Plan, desired: Desired, standings: Standings) -> None:
         self.plan, self.desired, self.standings = plan, desired, standings
         self.nodes = {node.id: node for node in plan.nodes}
-        states = {node.id: node.artefact(plan.store).done() is not None for node in plan.nodes}
+        states = {node.id: is_done(node.artefact(plan.store)) for node in plan.nodes}
         self.done = {identity for identity, done in states.items() if done}
 
     @cached_property
@@ -338,10 +349,10 @@ class Book:
     def cluster_for(self, todo: Iterable[Node]) -> SlurmCluster:
         """The profile, without the nodes on which these stages failed for the node's sake."""
         bad = {
-            settled.nodes
+            settled.node
             for node in todo
             for _, settled in self.failures.get(node.id, [])
-            if settled.kind == "node" and settled.nodes
+            if settled.node and settled.kind in POLICIES and POLICIES[settled.kind].exclude
         }
         exclude = tuple(dict.fromkeys([*self.desired.cluster.exclude, *sorted(bad)]))
         return self.desired.cluster.model_copy(update={"exclude": exclude})

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Literal
 
 from cwdpo.base.store import Store
-from cwdpo.jobs.progress import element_progress
+from cwdpo.jobs.progress import element_progress, is_done
 from cwdpo.jobs.slurm import commands
 from cwdpo.jobs.slurm.commands import QueueEntry
 from cwdpo.jobs.slurm.elements import Place
@@ -106,7 +106,7 @@ class Standings:
                 yield self._unsettled(record, element, job_id)
 
     def _unsettled(self, record: Record, element: Planned, job_id: str | None) -> Standing:
-        if all(self.store.artefact(*node).done() for node in element.nodes):
+        if all(is_done(self.store.artefact(*node)) for node in element.nodes):
             return Standing(record, element, "done", settled=Settled("done"))
         entry = self._entries.get((job_id or "", element.index))
         if job_id is None or not self._looked:
@@ -124,8 +124,10 @@ class Standings:
         failure = final_failure(record.folder, element.index, state)
         final: Literal["failed", "cancelled"] = "cancelled" if failure.kind == "cancelled" else "failed"
         nodes = entry.nodes if entry else self._accounting.get((job_id, element.index), ("", ""))[1]
+        said = record.exit(element.index) or {}
+        blamed = said.get("node", "") if said.get("action") == "fail" else nodes if "[" not in nodes else ""
         saved = sum(element_progress(self.store, element.nodes)[1:])
-        settled = Settled(final, failure.kind, failure.message, failure.detail, nodes, saved)
+        settled = Settled(final, failure.kind, failure.message, failure.detail, nodes, blamed, saved)
         return Standing(record, element, final, entry, settled)
 
 

@@ -1,4 +1,4 @@
-"""One rank under srun: `python -m cwdpo.jobs.slurm.task ARRAYFOLDER INDEX ROUND` computes element INDEX of an array.
+"""One rank under srun: `python -m cwdpo.jobs.slurm.task ARRAYFOLDER INDEX ROUND CHANGES` computes one element.
 
 The only place that reads Slurm's variables of a rank: a worker started by hand inside an allocation does not see them.
 """
@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cwdpo.base import files
 from cwdpo.base.errors import CwdpoError, Fenced, StoreError
 from cwdpo.base.stopping import Stop
 from cwdpo.base.watch import complain
@@ -23,17 +22,18 @@ from cwdpo.jobs.slurm.ledger import Record
 RESTART_STRIDE, ROUND_STRIDE = 1009, 101  # primes, so that a port is not soon tried again
 
 
-def main(folder: Path, index: int, number: int) -> int:
+def main(folder: Path, index: int, number: int, changes: Mapping[str, Any]) -> int:
     """Compute the element as this rank; returns the exit status.
 
     Args:
         folder: of the array in the ledger.
         number: how often the element was started before in this allocation.
+        changes: to `execution`, that earlier failures asked for; the same for every rank, as the host script read it.
     """
     record = Record(folder)
     if record.abandoned:
         raise Fenced(f"{folder.name} was given up: ending")
-    job = job_of(folder, index)
+    job = job_of(folder, index, changes)
     ports = record.intent["cluster"]["ports"]
     os.environ.update(settings_of_ranks(job["threads"]) | environment_of_rank(os.environ, ports, number))
     from cwdpo.jobs import worker  # numpy reads the number of threads when it is imported
@@ -82,15 +82,13 @@ def _device(environ: Mapping[str, str]) -> int:
     return local % len(visible.split(",")) if visible else local
 
 
-def job_of(folder: Path, index: int) -> dict[str, Any]:
-    """What element `index` computes, with the changes to `execution` that earlier failures asked for.
+def job_of(folder: Path, index: int, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """What element `index` computes, with `changes` to its `execution`.
 
     Raises:
         StoreError: it is not in the array, or unreadable.
     """
     job = _line_of(folder / "jobs.jsonl", index)
-    path = folder / "overrides" / f"{index}.json"
-    changes = files.read_json(path) if path.exists() else {}
     stages = [{**stage, "execution": {**stage["execution"], **changes}} for stage in job["stages"]]
     return {**job, "stages": stages}
 
@@ -123,11 +121,11 @@ def about(environ: Mapping[str, str], folder: Path, index: int, number: int) -> 
 
 
 def _run(arguments: list[str]) -> int:
-    folder, index, number = arguments
+    folder, index, number, changes = arguments
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     Stop.install()  # before the imports that take seconds
     try:
-        return main(Path(folder), int(index), int(number))
+        return main(Path(folder), int(index), int(number), json.loads(changes))
     except CwdpoError as error:
         complain(str(error))
         return error.exit_code

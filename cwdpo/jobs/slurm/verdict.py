@@ -78,8 +78,8 @@ def _attempts(run: Run) -> int:
 
 
 def _ranks(run: Run) -> int:
-    intent = _intent(run)
-    return int(intent.get("nodes", 1)) * int(intent.get("tasks_per_node", 1))
+    resources = _intent(run).get("resources", {})
+    return int(resources.get("nodes", 1)) * int(resources.get("tasks_per_node", 1))
 
 
 def _keep(run: Run, row: dict[str, Any], detail: str) -> bool:

@@ -157,3 +157,11 @@ def test_an_outer_allocation_does_not_shape_jobs(fake: Fake, monkeypatch: pytest
         monkeypatch.setenv(name, "x")
     fake("sbatch", "env | grep -E '^(SLURM|SBATCH)_' | sort")
     assert commands.run(["sbatch"]) == "SLURM_CONF=x\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [("3", [3]), ("[4-6,9]", [4, 5, 6, 9]), ("[0-7%2]", list(range(8))), ("[1-5:2]", [1, 3, 5]), ("", [-1])],
+)
+def test_names_of_elements_in_accounting(text: str, found: list[int]) -> None:
+    assert commands.indices(text) == found

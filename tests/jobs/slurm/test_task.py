@@ -83,19 +83,17 @@ def test_an_element_is_found_among_others(tmp_path: Path) -> None:
     lines = [json.dumps(job) for job in jobs]
     lines[1] = '{"index": 2, damaged'
     (tmp_path / "jobs.jsonl").write_text("\n".join(lines) + "\n")
-    assert task.job_of(tmp_path, 12) == jobs[2]
+    assert task.job_of(tmp_path, 12, {}) == jobs[2]
     with pytest.raises(StoreError, match=r"jobs\.jsonl: no element 3"):
-        task.job_of(tmp_path, 3)
+        task.job_of(tmp_path, 3, {})
     with pytest.raises(StoreError, match=r"cannot read .*jobs\.jsonl"):
-        task.job_of(tmp_path, 2)
+        task.job_of(tmp_path, 2, {})
 
 
 def test_changes_after_a_failure_reach_every_stage(tmp_path: Path) -> None:
     job = {"index": 0, "stages": [stage(micro_batch=8, zero_stage=2), stage(micro_batch=4)]}
     (tmp_path / "jobs.jsonl").write_text(json.dumps(job))
-    (tmp_path / "overrides").mkdir()
-    (tmp_path / "overrides" / "0.json").write_text('{"micro_batch": 2}')
-    found = [entry["execution"] for entry in task.job_of(tmp_path, 0)["stages"]]
+    found = [entry["execution"] for entry in task.job_of(tmp_path, 0, {"micro_batch": 2})["stages"]]
     assert found == [{"micro_batch": 2, "zero_stage": 2}, {"micro_batch": 2}]
 
 
@@ -110,7 +108,7 @@ def element(folder: Path, home: Path) -> Any:
 
 def srun(folder: Path) -> subprocess.CompletedProcess[str]:
     one = {**SRUN, "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NTASKS": "1", "SLURM_ARRAY_JOB_ID": "4700"}
-    command = [sys.executable, "-W", "error", "-m", "cwdpo.jobs.slurm.task", str(folder), "3", "1"]
+    command = [sys.executable, "-W", "error", "-m", "cwdpo.jobs.slurm.task", str(folder), "3", "1", "{}"]
     return subprocess.run(
         command, env={**os.environ, **one, "PYTHONPATH": str(REPO)}, capture_output=True, text=True, timeout=60
     )

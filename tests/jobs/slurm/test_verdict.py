@@ -43,7 +43,11 @@ class Element:
         self.store = Store(home)
         self.folder = home / "slurm" / "arrays" / NAME
         self.stages = stages
-        intent = {"name": NAME, "cluster": {"kind": "slurm", "attempts": 5}, "nodes": 1, "tasks_per_node": 2}
+        intent = {
+            "name": NAME,
+            "cluster": {"kind": "slurm", "attempts": 5},
+            "resources": {"nodes": 1, "tasks_per_node": 2},
+        }
         files.write_json(self.folder / "intent.json", {**intent, "elements": []})
         jobs = [{"index": index, "home": str(home), "threads": 1, "stages": list(stages)} for index in (1, INDEX)]
         files.write_jsonl(self.folder / "jobs.jsonl", jobs)

@@ -8,6 +8,7 @@ at once, without torch, so that a test can have many of them.
     say      a line for stderr
     hold     True: one step a moment until go/<name> (or go/<stage>) exists; a signal ends it as it ends a training
     deaf     True: it does not, when that is held
+    take     megabytes to take until somebody ends it
     fail     [class, message]: an error that cannot be caused otherwise at this place
     memory   micro-batch above which a real training is out of memory in its third step; 0: while it keeps activations
     then     signal to this process itself, such as KILL
@@ -107,6 +108,9 @@ class Work:
             import signal
 
             os.kill(os.getpid(), getattr(signal, f"SIG{rule['then']}"))
+        if "take" in rule:
+            taken = bytearray(rule["take"] * 10**6)
+            time.sleep(60 + len(taken) * 0)
         if "fail" in rule:
             raise error(*rule["fail"])
         if "memory" in rule:
