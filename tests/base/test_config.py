@@ -90,7 +90,7 @@ def test_the_experiment_these_tests_break_is_valid() -> None:
         (
             experiment(benchmarks=[{"name": "coco", "data": {"source": "karpathy", "root": "x", "rots": "y"}}]),
             "grid.yaml: benchmarks.0.data.rots: unknown key 'rots'; did you mean 'root'? valid: annotations,"
-            " captions_per_image, check_images, images, prompt, root, source, stage1_share",
+            " captions_per_image, check_images, images, limit, prompt, root, source, stage1_share",
         ),
     ],
 )
