@@ -117,7 +117,7 @@ class Pass:
                    and {stage for stage, _ in standing.element.nodes} & broken.keys()]  # fmt: skip
         for stage, why in broken.items():
             self.say(f"stopped {stage}: {why}")
-        self._take_away(stopped, lambda standing: Settled("reaped", "breaker", next(iter(broken.values()))))
+        self._take_away(stopped, lambda standing: Settled("reaped", "breaker", _first_reason(standing, broken)))
         return bool(stopped)
 
     def _submit_or_say(self, book: Book) -> tuple[list[Array], int, SlurmError | None]:
@@ -178,6 +178,11 @@ class Pass:
         take_away(standings, why)
         for standing in standings:
             self.say(f"took away {standing.slurm_id} ({standing.element.label}): {why(standing).message}")
+
+
+def _first_reason(standing: Standing, broken: Mapping[str, str]) -> str:
+    """Why an element is stopped: its own kind of stage, not another one that failed too."""
+    return next(broken[stage] for stage, _ in standing.element.nodes if stage in broken)
 
 
 def take_away(standings: Sequence[Standing], why: Callable[[Standing], Settled]) -> None:
