@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.segment import Segment, Segments
 from rich.style import Style
 
-from cwdpo.jobs.plan import Shown
+from cwdpo.jobs.plan import Shown, different_images
 from cwdpo.jobs.status import CellStatus, GridStatus, Overlay, Work, counted, folded, grid_status
 from cwdpo.pipeline import STAGES
 
@@ -112,6 +112,8 @@ def print_status(plan: Plan, every: bool = False, overlay: Overlay | None = None
     if len(rows) < len(status.cells):
         print_text(screen, f"\n{len(status.cells)} cells in {len(rows)} rows; --all shows every cell")
     _print_work(screen, status.work, every)
+    if images := different_images(status.images.values()):
+        print_text(screen, f"\nfinished stages were computed in different images: {images}")
     _print_failures(screen, status, every or len(rows) == len(status.cells))
 
 
@@ -226,7 +228,8 @@ def status_json(plan: Plan, overlay: Overlay | None = None) -> dict[str, Any]:
     status = grid_status(plan, overlay)
     cells = [{"case": cell.case, "seed": cell.seed, "stages": cell.stages} for cell in status.cells]
     work = [{"stage": entry.label, "attempt": entry.attempt, **_pulse_json(entry)} for entry in status.work]
-    return {"grid": plan.grid.name, "cells": cells, "work": work, "failures": dict(status.failures)}
+    images = dict(Counter(status.images.values()))
+    return {"grid": plan.grid.name, "cells": cells, "work": work, "failures": dict(status.failures), "images": images}
 
 
 def _pulse_json(work: Work) -> dict[str, Any]:

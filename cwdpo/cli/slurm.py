@@ -19,6 +19,7 @@ from cwdpo.base.errors import Busy, ConfigError, Interrupted, StoreError, name_v
 from cwdpo.cli.app import Source
 from cwdpo.experiment import find_config
 from cwdpo.jobs.clusters import SlurmCluster, check_slurm
+from cwdpo.jobs.containers.image import Image, identify, keep
 from cwdpo.jobs.plan import Plan, check_ranks
 from cwdpo.jobs.prepare import prepare
 from cwdpo.jobs.slurm import commands
@@ -76,13 +77,25 @@ def _desire(plan: Plan, source: Source, cluster: SlurmCluster, nodes: set[str]) 
     folder = plan.write()
     files.write_bytes(folder / f"{plan.grid.name}.yaml", find_config("grids", source.grid).read_bytes())
     before = Desired.read(plan)
-    return Desired(cluster, code, frozenset(nodes) | (before.nodes if before else frozenset()), source.overrides)
+    wanted = frozenset(nodes) | (before.nodes if before else frozenset())
+    return Desired(cluster, code, wanted, source.overrides, _image(plan, cluster, say=typer.echo))
+
+
+def _image(
+    plan: Plan, cluster: SlurmCluster, write: bool = True, say: Callable[[str], None] = lambda text: None
+) -> Image | None:
+    """The image of the profile as it is at this moment; `write` gives it a name that stays."""
+    if cluster.container.image is None:
+        return None
+    found = identify(Path(cluster.container.image).expanduser().absolute(), plan.store.home / "digests")
+    say(f"image {found.short}: {found.path}")
+    return keep(found, Ledger(plan.store).folder / "images") if write else found
 
 
 def _preflight(plan: Plan, desired: Desired) -> None:
     """Ask Slurm about every shape of job before any is submitted."""
     book = Book(plan, desired, Standings(Ledger(plan.store)))
-    submission = Submission(plan, desired.cluster, desired.code)
+    submission = Submission(plan, desired.cluster, desired.code, desired.image)
     soon = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(time.time() + SOON_SECONDS))
     for kind, sentence in submission.preflight(book.missing, book.queued):
         start = re.search(r"start at (\S+)", sentence)
@@ -256,7 +269,7 @@ def _dry_run(plan: Plan, cluster: SlurmCluster) -> int:
     desired = Desired(cluster, code, frozenset(node.id for node in plan.nodes))
     look = shutil.which("squeue") is not None
     book = Book(plan, desired, Standings(ledger, look=look))
-    submission = Submission(plan, cluster, code)
+    submission = Submission(plan, cluster, code, _image(plan, cluster, write=False))
     arrays = submission.arrays(book.missing, book.queued)
     write_dry_run(submission, arrays, folder)
     ids = {name: name for name in names(submission, arrays)}

@@ -14,6 +14,7 @@ from cwdpo.base.config import Config, read_yaml, validate
 from cwdpo.base.errors import ConfigError, name_valid
 from cwdpo.experiment import find_config
 from cwdpo.jobs.containers import Container
+from cwdpo.jobs.containers.bare import Bare
 
 Kind = Literal["prepare", "train", "generate", "score"]
 """Kinds of jobs: each has its own resources."""
@@ -184,7 +185,7 @@ class SlurmCluster(Config):
     """Generation and the reference pass."""
     score: Shape = Shape(time="04:00:00")
     """Scoring: one process on CPUs, with Java."""
-    container: Container = Container()
+    container: Container = Bare()
     """What a job runs in."""
     environment: dict[str, str] = {}
     """Variables of every rank, such as NCCL_SOCKET_IFNAME."""

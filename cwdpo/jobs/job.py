@@ -31,7 +31,9 @@ class StageJob:
 def stage_job(node: Node) -> StageJob:
     """`node` as it is written to a job file."""
     inputs = {
-        role: {"stage": entry.stage.name, "id": entry.id} if isinstance(entry, Node) else {"path": str(entry.path)}
+        role: {"stage": entry.stage.name, "id": entry.id}
+        if isinstance(entry, Node)
+        else {"path": str(entry.path.absolute())}
         for role, entry in node.inputs.items()
     }
     return StageJob(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,7 @@ from cwdpo.base.sources import changed_sources
 from cwdpo.base.store import Look, Store, folder_name, lineage_of
 from cwdpo.experiment import Cell, Experiment, Grid
 from cwdpo.jobs.clusters import Cluster
+from cwdpo.jobs.containers.image import named
 from cwdpo.pipeline import Node, Wired, Wiring, in_order
 
 MISSING = Look("missing")
@@ -32,6 +34,26 @@ Shown = Literal[
     "damaged",
 ]
 """How a stage stands; `starting`, `queued` and `cancelled` only on Slurm."""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """A plan at one moment.
+
+    Attributes:
+        states: node id -> how it stands; `blocked` is a missing node with a failed ancestor.
+        images: id of a finished node -> what it was computed in.
+    """
+
+    states: dict[str, Shown]
+    images: Mapping[str, str]
+
+
+def different_images(images: Iterable[str]) -> str:
+    """`sha256:0123 (12 stages), no image (3 stages)` where stages were computed in several; else nothing."""
+    found = Counter(images)
+    counts = [f"{name} ({count} stage{'s' if count > 1 else ''})" for name, count in found.most_common()]
+    return ", ".join(counts) if len(found) > 1 else ""
 
 
 @dataclass(frozen=True)
@@ -57,7 +79,15 @@ class Plan:
 
     def states(self) -> dict[str, Shown]:
         """State of every node; `blocked` is a missing node with a failed ancestor."""
+        return self.survey().states
+
+    def survey(self) -> Survey:
+        """Every node as it is now; the store is read once."""
         looks = self._looks()
+        images = {name: named(look.done["provenance"]) for name, look in looks.items() if look.done}
+        return Survey(self._states(looks), images)
+
+    def _states(self, looks: Mapping[str, Look]) -> dict[str, Shown]:
         result: dict[str, Shown] = {}
         for node in self.nodes:
             state = looks[node.id].state

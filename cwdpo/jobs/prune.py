@@ -21,11 +21,11 @@ from cwdpo.base.store import Artefact, Store
 from cwdpo.jobs.discard import SUFFIX, discard
 from cwdpo.jobs.needs import Needs
 from cwdpo.jobs.scratch import Scratch
-from cwdpo.jobs.slurm.leftovers import ended_side_jobs, unused_code
+from cwdpo.jobs.slurm.leftovers import ended_side_jobs, unused_code, unused_images
 from cwdpo.pipeline import STAGES
 
 Kind = Literal[
-    "attempts", "retired", "partial", "temporary", "code", "dry-runs", "side-jobs", "rehearsal", "unused"
+    "attempts", "retired", "partial", "temporary", "code", "images", "dry-runs", "side-jobs", "rehearsal", "unused"
 ]  # fmt: skip
 
 KINDS: dict[Kind, str] = {
@@ -34,6 +34,7 @@ KINDS: dict[Kind, str] = {
     "partial": "checkpoints and blocks of finished stages",
     "temporary": "what interrupted writes and removals left",
     "code": "code of ended Slurm jobs",
+    "images": "images of ended Slurm jobs",
     "dry-runs": "what `submit --dry-run` wrote",
     "side-jobs": "scripts and logs of ended side jobs",
     "rehearsal": "the home of the last rehearsal",
@@ -131,6 +132,7 @@ def _leftovers(store: Store, needs: Needs) -> Iterator[Found]:
             yield from _of_finished(Artefact(store.folder / name, ""))
     yield from _temporary(store, needs)
     yield from (("code", path, _always) for path in unused_code(store))
+    yield from (("images", path, _always) for path in unused_images(store))
     yield from (("side-jobs", path, _always) for path in ended_side_jobs(store))
     yield from (("dry-runs", path, _always) for path in sorted((store.home / "grids").glob("*/dry-run")))
     scratch = Scratch(store.home)

@@ -40,12 +40,14 @@ class GridStatus:
         states: node id -> state.
         cells: in the order of the grid.
         failures: (stage folder, reason and log) of every failed node.
+        images: id of a finished node -> what it was computed in.
     """
 
     states: Mapping[str, Shown]
     cells: list[CellStatus]
     failures: list[tuple[str, str]]
     work: list[Work]
+    images: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -68,10 +70,12 @@ def grid_status(plan: Plan, overlay: Overlay | None = None) -> GridStatus:
     Args:
         overlay: what a scheduler knows beyond the store.
     """
-    states, reasons = plan.states(), {}
+    survey = plan.survey()
+    states, reasons = survey.states, {}
     if overlay:
         states, reasons = overlay.states(states), overlay.reasons()
-    return GridStatus(states, cell_statuses(plan, states), failures(plan, states, reasons), at_work(plan, states))
+    cells, failed = cell_statuses(plan, states), failures(plan, states, reasons)
+    return GridStatus(states, cells, failed, at_work(plan, states), survey.images)
 
 
 class Overlay(Protocol):

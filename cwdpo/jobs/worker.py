@@ -34,6 +34,7 @@ from cwdpo.base.runtime import Execution, Rank
 from cwdpo.base.sources import source_digests
 from cwdpo.base.stopping import Stop
 from cwdpo.base.store import Artefact, Attempt, Store, lineage
+from cwdpo.jobs.containers.image import image_here
 from cwdpo.jobs.job import StageJob
 from cwdpo.jobs.memory import peak_bytes, reset_peak
 from cwdpo.pipeline import STAGES
@@ -212,6 +213,7 @@ class Worker:
             "peak_bytes": peak_bytes(),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "packages": _versions(),
+            "image": image_here(),
             **lineage(self.sources, self.parents),
         }
 

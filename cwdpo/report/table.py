@@ -9,7 +9,8 @@ from typing import Any
 from cwdpo.base import files
 from cwdpo.base.errors import ConfigError, DataError, StoreError
 from cwdpo.base.store import Artefact
-from cwdpo.jobs.plan import Plan, Shown
+from cwdpo.jobs.containers.image import named
+from cwdpo.jobs.plan import Plan, Shown, different_images
 from cwdpo.jobs.status import Overlay
 from cwdpo.pipeline import Node, in_order
 from cwdpo.statistics.bootstrap import Interval, paired_bootstrap
@@ -92,11 +93,13 @@ class _Grid:
 
     Attributes:
         reasons: node id -> why it failed, as a scheduler knows it.
+        images: id of a finished node -> what it was computed in.
     """
 
     plan: Plan
     states: Mapping[str, Shown]
     reasons: Mapping[str, str]
+    images: Mapping[str, str]
 
 
 def tables(plan: Plan, overlay: Overlay | None = None) -> list[Table]:
@@ -108,10 +111,11 @@ def tables(plan: Plan, overlay: Overlay | None = None) -> list[Table]:
     Raises:
         ConfigError: the grid has no benchmarks.
     """
-    states, reasons = plan.states(), {}
+    survey = plan.survey()
+    states, reasons = survey.states, {}
     if overlay:
         states, reasons = overlay.states(states), overlay.reasons()
-    grid = _Grid(plan, states, reasons)
+    grid = _Grid(plan, states, reasons, survey.images)
     names = dict.fromkeys(name for wired in plan.wired.values() for name in wired.scores)
     if not names:
         raise ConfigError(f"grid '{plan.grid.name}' has no benchmarks: there is nothing to report")
@@ -140,9 +144,8 @@ def _table(grid: _Grid, benchmark: str, twins: dict[str, str]) -> Table:
     )
     items = max((score.summary["items"] for score in read), default=0)
     partial = any(score.summary["partial"] for score in read)
-    return Table(
-        plan.grid.name, plan.grid.options, benchmark, tuple(headline), baseline, rows, items, partial, _notes(read)
-    )
+    notes = (*_notes(read), *_image_notes(grid, [node for nodes in cases.values() for node in nodes]))
+    return Table(plan.grid.name, plan.grid.options, benchmark, tuple(headline), baseline, rows, items, partial, notes)
 
 
 def _nodes(plan: Plan, case: str, benchmark: str) -> list[Node]:
@@ -167,13 +170,14 @@ def _read(grid: _Grid, node: Node) -> _Score | str:
 
 
 def _commit(artefact: Artefact) -> str:
-    """Commit of the code that computed an artefact."""
+    """Commit of the code that computed an artefact, and the image it ran in."""
     done = artefact.done()
     assert done is not None, "only finished scores are read"
     found = done["provenance"]
+    image = f", image {named(found)}" if found.get("image") else ""
     if not found["commit"]:
-        return f"cwdpo {found['version']}"
-    return f"commit {str(found['commit'])[:12]}{' with changes' if found['dirty'] else ''}"
+        return f"cwdpo {found['version']}{image}"
+    return f"commit {str(found['commit'])[:12]}{' with changes' if found['dirty'] else ''}{image}"
 
 
 def _why(grid: _Grid, node: Node) -> str:
@@ -253,6 +257,12 @@ def _weights_digest(plan: Plan, node: Node) -> str:
     done = node.artefact(plan.store).done()
     assert done is not None, "only finished nodes are compared"
     return "".join(entry["sha256"] for name, entry in done["files"].items() if name.endswith(".safetensors"))
+
+
+def _image_notes(grid: _Grid, scores: Sequence[Node]) -> list[str]:
+    """What was computed in which image, where the stages behind a table do not share one."""
+    found = different_images(grid.images[node.id] for node in in_order(scores) if node.id in grid.images)
+    return [f"the stages behind these numbers were computed in different images: {found}"] if found else []
 
 
 def _notes(scores: Sequence[_Score]) -> tuple[str, ...]:

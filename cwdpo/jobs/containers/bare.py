@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Literal
 
 from cwdpo.base.config import Config
+from cwdpo.jobs.containers.host import Host
 
 
 class Bare(Config):
@@ -15,6 +17,10 @@ class Bare(Config):
     python: str | None = None
     """Interpreter on the compute nodes; the one that runs `submit` where nothing is said."""
 
-    def python_command(self) -> list[str]:
-        """How a rank starts Python."""
-        return [self.python or sys.executable]
+    @property
+    def image(self) -> None:
+        """There is none."""
+
+    def enter(self, arguments: Sequence[str], host: Host) -> list[str]:
+        """Command that starts Python with `arguments`."""
+        return [self.python or sys.executable, *arguments]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cwdpo.base.errors import Interrupted
 from cwdpo.jobs.clusters import Resources, SlurmCluster, minutes_of
+from cwdpo.jobs.containers.bare import Bare
+from cwdpo.jobs.containers.host import Host, visible
+from cwdpo.jobs.containers.image import VARIABLE, Image
 from cwdpo.jobs.slurm.arrays import Array
 
 EARLY_SECONDS = 60
@@ -18,15 +21,33 @@ EARLY_SECONDS = 60
 HOST = Path(__file__).with_name("host.sh")
 
 
-def script(record: Path, array: Array, cluster: SlurmCluster, code: Path) -> str:
+RANK_VARIABLES = (
+    "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS", "SLURM_STEP_NUM_TASKS", "SLURM_JOB_ID", "SLURM_RESTART_COUNT",
+    "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST", "SLURMD_NODENAME",
+    "CUDA_VISIBLE_DEVICES",
+)  # fmt: skip
+"""What Slurm tells a rank."""
+
+
+def script(
+    record: Path,
+    array: Array,
+    cluster: SlurmCluster,
+    code: Path,
+    image: Image | None = None,
+    folders: Sequence[Path] = (),
+) -> str:
     """Text of the script of one array, without its dependency, which sbatch gets on the command line.
 
     Args:
         record: folder of the array in the ledger.
         code: folder to put first on PYTHONPATH.
+        image: what the ranks run in.
+        folders: what they read and write.
     """
     resources = cluster.resources(array.kind)
-    body = "\n".join([*_settings(record, resources, cluster, code), HOST.read_text(encoding="utf-8")])
+    settings = _settings(record, resources, cluster, code, image, folders)
+    body = "\n".join([*settings, HOST.read_text(encoding="utf-8")])
     return _with_header(record, array.name, body, _parameters(record, array, resources, cluster))
 
 
@@ -102,32 +123,62 @@ def _where(cluster: SlurmCluster, partition: str | None, constraint: str | None,
     return {key: value for key, value in {**chosen, **further}.items() if value is not None}
 
 
-def _settings(record: Path, resources: Resources, cluster: SlurmCluster, code: Path) -> list[str]:
+def rank_command(
+    cluster: SlurmCluster, gpus: bool, code: Path, image: Image | None, folders: Sequence[Path], module: str
+) -> list[str]:
+    """How srun starts `python -m module` as a rank, in what the profile says jobs run in.
+
+    Args:
+        gpus: True where it uses any.
+        folders: what it reads and writes; seen inside under the same paths.
+    """
+    seen = [*folders, *([Path(cluster.scratch)] if cluster.scratch else [])]
+    names = [*_variables(cluster, code, image), *RANK_VARIABLES]
+    host = Host(
+        code=code, image=Path(image.path) if image else None, folders=visible(seen), variables=tuple(names), gpus=gpus
+    )
+    return cluster.container.enter(["-m", module], host)
+
+
+def _settings(
+    record: Path, resources: Resources, cluster: SlurmCluster, code: Path, image: Image | None, folders: Sequence[Path]
+) -> list[str]:
     """What `host.sh` needs to know."""
-    python = cluster.container.python_command()
+    task = rank_command(cluster, resources.gpus_per_node > 0, code, image, folders, "cwdpo.jobs.slurm.task")
     shape = [
         f"--nodes={resources.nodes}", f"--ntasks-per-node={resources.tasks_per_node}",
         f"--cpus-per-task={resources.cpus_per_task}",
     ]  # fmt: skip
     return [
         f"record={shlex.quote(str(record))}",
-        f"task=({shlex.join([*python, '-m', 'cwdpo.jobs.slurm.task'])})",
-        f"verdict=({shlex.join([*python, '-m', 'cwdpo.jobs.slurm.verdict'])})",
+        f"task=({shlex.join(task)})",
+        f"verdict=({shlex.join([host_python(cluster), '-m', 'cwdpo.jobs.slurm.verdict'])})",
         f"shape=({shlex.join(shape)})",
         f"limit={max(0, 60 * resources.minutes - cluster.signal_seconds - EARLY_SECONDS)}",
-        *_environment(cluster, code),
+        *([f"image={shlex.quote(image.path)}", f"submitted='{image.size} {image.modified}'"] if image else ["image="]),
+        *_environment(cluster, code, image),
         *cluster.setup,
     ]
 
 
-def _environment(cluster: SlurmCluster, code: Path) -> list[str]:
-    variables = {
+def host_python(cluster: SlurmCluster) -> str:
+    """The interpreter outside of any image, where Slurm's commands are."""
+    return (cluster.container.python if isinstance(cluster.container, Bare) else None) or sys.executable
+
+
+def _environment(cluster: SlurmCluster, code: Path, image: Image | None = None) -> list[str]:
+    return [f"export {name}={shlex.quote(value)}" for name, value in _variables(cluster, code, image).items()]
+
+
+def _variables(cluster: SlurmCluster, code: Path, image: Image | None) -> dict[str, str]:
+    """What this program and the profile set for every process of a job."""
+    return {
         "PYTHONPATH": str(code),
         "PYTHONSAFEPATH": "1",
         "PYTHONNOUSERSITE": "1",
         "PYTHONUNBUFFERED": "1",
         "CWDPO_COLLECTIVE_TIMEOUT": str(cluster.collective_timeout),
+        **({VARIABLE: image.digest} if image else {}),
         **({"TMPDIR": cluster.scratch} if cluster.scratch else {}),
         **cluster.environment,
     }
-    return [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]

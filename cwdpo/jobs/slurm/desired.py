@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cwdpo.base import files
 from cwdpo.jobs.clusters import SlurmCluster
+from cwdpo.jobs.containers.image import Image
 from cwdpo.jobs.plan import Plan
 
 
@@ -19,12 +20,14 @@ class Desired:
         code: snapshot of the last submission.
         nodes: ids of all stages that were asked for.
         settings: what `--set` said.
+        image: what jobs run in, as it was at the last submission.
     """
 
     cluster: SlurmCluster
     code: Path
     nodes: frozenset[str]
     settings: tuple[str, ...] = ()
+    image: Image | None = None
 
     @classmethod
     def read(cls, plan: Plan) -> Desired | None:
@@ -34,13 +37,15 @@ class Desired:
             return None
         found = files.read_json(path)
         cluster = SlurmCluster.model_validate(found["cluster"])
-        return cls(cluster, Path(found["code"]), frozenset(found["nodes"]), tuple(found.get("settings", ())))
+        image = Image(**found["image"]) if found.get("image") else None
+        settings = tuple(found.get("settings", ()))
+        return cls(cluster, Path(found["code"]), frozenset(found["nodes"]), settings, image)
 
     def write(self, plan: Plan) -> None:
         """Replace what was asked for."""
         content = {
             "cluster": self.cluster.model_dump(mode="json"), "code": str(self.code), "nodes": sorted(self.nodes),
-            "settings": list(self.settings),
+            "settings": list(self.settings), "image": self.image.as_json() if self.image else None,
         }  # fmt: skip
         files.write_json(path_of(plan), content)
 

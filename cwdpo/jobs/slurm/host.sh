@@ -1,7 +1,7 @@
 # What a job does on its first node, outside any container. cwdpo/jobs/slurm/batch.py writes the settings above it:
 #   record   folder of this array in the ledger        task     how a rank starts
 #   verdict  how to find out why a run failed           shape    options of srun
-#   limit    seconds until Slurm asks to save
+#   limit    seconds until Slurm asks to save          image    what ranks run in, and its size and time when submitted
 set -u
 index=$SLURM_ARRAY_TASK_ID
 me=${SLURM_ARRAY_JOB_ID}_$index  # not SLURM_JOB_ID: in one element of every array that number means the whole array
@@ -19,6 +19,10 @@ undisturbed() { (trap '' TERM USR2; exec "$@"); }
 run() {
     # What earlier runs changed is read here, where it was written: other nodes may not see the file for a minute.
     local changes step status
+    if [ -n "$image" ] && [ "$(stat -Lc '%s %Y' "$image")" != "$submitted" ]; then
+        say "ConfigError: the image $image is not the one that was submitted: its size or time has changed"
+        return 2
+    fi
     changes=$(cat "$record/overrides/$index.json" 2>/dev/null || echo '{}')
     srun --kill-on-bad-exit=1 "${shape[@]}" "${task[@]}" "$record" "$index" "$1" "$changes" &
     step=$!

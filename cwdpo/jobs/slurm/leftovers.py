@@ -25,6 +25,15 @@ def unused_code(store: Store) -> list[Path]:
     return [path for path in snapshots if not any(path.name in script for script in scripts)]
 
 
+def unused_images(store: Store) -> list[Path]:
+    """Second names of images that no array under way and no grid would run."""
+    ledger = Ledger(store)
+    known = [record.intent.get("image") for record in ledger.records() if record.open]
+    known += [files.read_json(path).get("image") for path in store.home.glob("grids/*/slurm.json")]
+    used = {Path(found["path"]) for found in known if found}
+    return [path for path in _visible(ledger.folder / "images") if path not in used]
+
+
 def ended_side_jobs(store: Store) -> list[Path]:
     """Folders of side jobs that are not in the queue; none where Slurm cannot be asked."""
     folders = _visible(Ledger(store).folder / "side")

@@ -136,7 +136,10 @@ class Pass:
             return [], 0
         cluster = book.cluster_for(todo)
         job_ids = {record.name: record.job_id for record in book.standings.records if record.job_id}
-        submission = Submission(self.plan, cluster, self.desired.code, self.check, self.say, job_ids, book.before)
+        desired = self.desired
+        submission = Submission(
+            self.plan, cluster, desired.code, desired.image, self.check, self.say, job_ids, book.before
+        )
         room = None
         if cluster.max_submit:
             room = self._room(cluster.max_submit)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cwdpo.jobs.clusters import KINDS, Kind, SlurmCluster
+from cwdpo.jobs.containers.image import Image
 from cwdpo.jobs.job import job_content
 from cwdpo.jobs.plan import Plan
 from cwdpo.jobs.slurm import commands
@@ -21,7 +22,7 @@ from cwdpo.jobs.slurm.elements import Before, Place, elements, nothing_before
 from cwdpo.jobs.slurm.ledger import Ledger, unique_name
 from cwdpo.jobs.slurm.lock import Lost
 from cwdpo.jobs.slurm.standing import job_ids
-from cwdpo.pipeline import Node
+from cwdpo.pipeline import Node, Outside
 
 
 @dataclass
@@ -30,6 +31,7 @@ class Submission:
 
     Attributes:
         code: snapshot that jobs run.
+        image: what they run in; None for a bare environment.
         check: raises when this process lost the lock.
         say: told about every array.
         job_ids: array name -> Slurm's job id, of arrays that elements may wait for.
@@ -39,6 +41,7 @@ class Submission:
     plan: Plan
     cluster: SlurmCluster
     code: Path
+    image: Image | None = None
     check: Callable[[], None] = lambda: None
     say: Callable[[str], None] = lambda text: None
     job_ids: dict[str, str] = field(default_factory=dict)
@@ -96,7 +99,16 @@ class Submission:
 
     def script(self, array: Array) -> str:
         """The script of an array, without its dependency."""
-        return script(self.ledger.record(array.name).folder, array, self.cluster, self.code)
+        record = self.ledger.record(array.name).folder
+        return script(record, array, self.cluster, self.code, self.image, self._folders(array))
+
+    def _folders(self, array: Array) -> list[Path]:
+        """What the jobs of an array read and write."""
+        nodes = [node for element in array.elements.values() for node in element.nodes]
+        outside = {
+            entry.path.absolute() for node in nodes for entry in node.inputs.values() if isinstance(entry, Outside)
+        }
+        return [self.plan.store.home.resolve(), *sorted(outside)]
 
     def _send(self, array: Array) -> None:
         dependency = array.dependency(self.job_ids)
@@ -135,6 +147,7 @@ class Submission:
             "kind": array.kind,
             "created": time.time(),
             "code": str(self.code),
+            "image": self.image.as_json() if self.image else None,
             "cluster": self.cluster.model_dump(mode="json"),
             "resources": asdict(self.cluster.resources(array.kind)),
             "elements": members,

@@ -1,0 +1,109 @@
+"""The image that jobs run in: told by its digest, kept under a name of its own, known by a stage that runs in it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cwdpo.base import files
+from cwdpo.base.identity import digest
+from cwdpo.jobs.containers.sif import check_sif, labels_of
+
+REVISION = "org.opencontainers.image.revision"
+VARIABLE = "CWDPO_IMAGE"
+"""Tells a process in an image which one it is."""
+
+LABELS_INSIDE = Path("/.singularity.d/labels.json")
+
+
+@dataclass(frozen=True)
+class Image:
+    """One image file at one moment.
+
+    Attributes:
+        path: the file that jobs run.
+        digest: `sha256:` and 64 hexadecimal digits.
+        size: bytes.
+        modified: seconds since 1970, as `stat` shows them on a node.
+        labels: what its builder said of it.
+    """
+
+    path: str
+    digest: str
+    size: int
+    modified: int
+    labels: Mapping[str, str]
+
+    @property
+    def short(self) -> str:
+        """The digest as tables show it."""
+        return short(self.digest)
+
+    def as_json(self) -> dict[str, Any]:
+        """For files; `Image(**...)` reads it."""
+        return asdict(self)
+
+
+def short(value: str) -> str:
+    """`sha256:0123456789ab` of a digest."""
+    return value[: len("sha256:") + 12]
+
+
+def named(provenance: Mapping[str, Any]) -> str:
+    """How people call the image that a stage was computed in."""
+    found = provenance.get("image")
+    if not found:
+        return "no image"
+    return short(found["digest"]) if found["digest"] else f"{found['file']}, entered by hand"
+
+
+def identify(path: Path, cache: Path) -> Image:
+    """What an image file is. Its digest is computed once (10 GB take half a minute) and kept in the folder `cache`.
+
+    Raises:
+        ConfigError: not there, no SIF file, or not a whole one; says which.
+    """
+    check_sif(path)
+    stat = path.stat()
+    key = digest([str(path.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ino])[:16]
+    kept = cache / f"image-{key}.json"
+    if not kept.exists():
+        files.write_json(kept, {"digest": f"sha256:{files.sha256_file(path)}", "path": str(path)})
+    found = files.read_json(kept)["digest"]
+    return Image(str(path), found, stat.st_size, int(stat.st_mtime), labels_of(path))
+
+
+def keep(image: Image, folder: Path) -> Image:
+    """The image under a name that stays: what was submitted runs, even after a new image took the old one's name.
+
+    A second name (hard link) in `folder` takes no space. Where the file system does not allow one, jobs use the file
+    itself, and refuse to run when it has changed.
+    """
+    target = folder / f"{image.digest.removeprefix('sha256:')[:16]}.sif"
+    if not target.exists():
+        with suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            os.link(Path(image.path).resolve(), target)
+    if not target.exists() or target.stat().st_size != image.size:
+        return image
+    return replace(image, path=str(target), modified=int(target.stat().st_mtime))
+
+
+def image_here(environ: Mapping[str, str] = os.environ) -> dict[str, Any] | None:
+    """The image this process runs in, for provenance; None outside of one.
+
+    The digest is None where the image was entered by hand: a process in it cannot see the file.
+    """
+    name = environ.get("APPTAINER_CONTAINER") or environ.get("SINGULARITY_CONTAINER")
+    if name is None:
+        return None
+    labels = json.loads(LABELS_INSIDE.read_text(encoding="utf-8")) if LABELS_INSIDE.exists() else {}
+    return {
+        "digest": environ.get(VARIABLE), "file": Path(name).name, "revision": labels.get(REVISION),
+        "lock": labels.get("cwdpo.lock"),
+    }  # fmt: skip
