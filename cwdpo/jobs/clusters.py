@@ -39,8 +39,8 @@ OURS = frozenset({
 })  # fmt: skip
 """Options of sbatch that have a key of their own, or that the submission depends on."""
 
-OUR_VARIABLES = ("PYTHONPATH", "PYTHONSAFEPATH", "PYTHONNOUSERSITE")
-"""Variables that make jobs run the code that was submitted."""
+OUR_VARIABLES = ("PYTHONPATH", "PYTHONSAFEPATH", "PYTHONNOUSERSITE", "CWDPO_IMAGE")
+"""Variables that make jobs run the code that was submitted, in the image that was submitted."""
 
 EPHEMERAL = 32768
 """First port that Linux hands out to programs that did not ask for one."""

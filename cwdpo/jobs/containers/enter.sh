@@ -11,5 +11,10 @@ while [ "$1" != -- ]; do
     shift
 done
 shift
+if ! command -v "$1" >/dev/null; then
+    echo "$(date '+%Y-%m-%d %H:%M:%S,%3N') ERROR no program '$1' on ${SLURMD_NODENAME:-$(hostname)}: load its module in" \
+        "\`setup\` of the cluster profile, or say where it is in container.program" >&2
+    exit 2
+fi
 [ -z "${TMPDIR:-}" ] || mkdir -p "$TMPDIR" # it is bound, and a folder that is missing cannot be
 exec "$@"

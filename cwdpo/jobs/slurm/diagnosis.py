@@ -91,7 +91,8 @@ _PATTERNS: tuple[tuple[FailureKind, str], ...] = (
              r"|devices are busy or unavailable|[Ff]ailed to initialize NVML|nvmlInit|CUDA error: initialization"
              r"|driver version is insufficient|Bus error|Stale file handle|Transport endpoint is not connected"
              r"|Input/output error|FATAL: +container creation failed"),
-    ("config", r"FATAL: +(?:could not open image|image .* not found)"),
+    ("config", r"FATAL: +(?:could not open image|image .* not found)|Failed to create user namespace"
+               r"|FATAL: +.*(?:setuid|user namespace)"),
     ("port", r"EADDRINUSE|[Aa]ddress already in use"),
     ("network", r"NCCL error|nccl(?:System|Remote|Internal|UnhandledCuda)Error|Watchdog caught collective operation"
                 r"|Some NCCL operations have failed|Connection (?:reset|closed) by|gloo.*(?:Timed out|[Ee]rror)"

@@ -8,6 +8,8 @@ me=${SLURM_ARRAY_JOB_ID}_$index  # not SLURM_JOB_ID: in one element of every arr
 
 say() { echo "$(date '+%Y-%m-%d %H:%M:%S') job $SLURM_JOB_ID on ${SLURMD_NODENAME:-$(hostname)}: $*"; }
 
+complain() { echo "$(date '+%Y-%m-%d %H:%M:%S,%3N') ERROR $*"; }  # as the ranks log an error
+
 # Slurm signals the steps too, and they save; this script has to outlive them to say what happens next. TERM reaches its
 # children as well: what must not be cut off runs `undisturbed`.
 signalled=
@@ -20,7 +22,8 @@ run() {
     # What earlier runs changed is read here, where it was written: other nodes may not see the file for a minute.
     local changes step status
     if [ -n "$image" ] && [ "$(stat -Lc '%s %Y' "$image")" != "$submitted" ]; then
-        say "ConfigError: the image $image is not the one that was submitted: its size or time has changed"
+        complain "the image $image is not the one that was submitted: its size or time has changed;" \
+            "\`cwdpo retry\` takes it as it is now"
         return 2
     fi
     changes=$(cat "$record/overrides/$index.json" 2>/dev/null || echo '{}')
