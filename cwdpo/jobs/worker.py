@@ -58,6 +58,7 @@ def main(job: Mapping[str, Any], about: Mapping[str, Any]) -> int:
     Stop.install()
     stages = [StageJob(**entry) for entry in job["stages"]]
     store = Store(Path(job["home"]))
+    os.environ["CWDPO_HOME"] = str(store.home)  # what was fetched lies there
     try:
         with distributed.leaving():
             if any(STAGES[stage.stage].ranks for stage in stages):

@@ -1,4 +1,4 @@
-"""Score captions with pycocoevalcap's own BLEU, ROUGE-L and CIDEr, and METEOR 1.5 through `cwdpo.metrics.meteor`.
+"""Score captions with pycocoevalcap's own BLEU, ROUGE-L and CIDEr; METEOR 1.5 and SPICE 1.0 by launchers of ours.
 
 Everything is computed on PTB tokens. What cannot be computed on this machine is None with a reason, never 0.
 """
@@ -15,6 +15,7 @@ from cwdpo.base.errors import ConfigError, DataError, NotAvailable, name_valid
 from cwdpo.metrics.java import java_version
 from cwdpo.metrics.meteor import kept_meteor
 from cwdpo.metrics.ptb import TOKENIZER, tokenize
+from cwdpo.metrics.spice import spice
 
 Item = dict[str, float | list[float]]
 Scored = tuple[dict[str, float], list[Item]]
@@ -24,11 +25,12 @@ Scored = tuple[dict[str, float], list[Item]]
 class CaptionScores:
     """Scores of a corpus of captions and of its items; plain numbers and strings, ready for JSON.
 
-    `corpus`: value of each column (`COLUMNS`), BLEU, METEOR and ROUGE-L in [0, 1], CIDEr in [0, 10]; None where
+    `corpus`: value of each column (`COLUMNS`), BLEU, METEOR, ROUGE-L and SPICE in [0, 1], CIDEr in [0, 10]; None where
     `unavailable` has the reason under the same name, starting with "not available: ".
     `per_item`: by item id, `bleu_1`..`bleu_4` (of the one caption), `bleu_correct` and `bleu_guess` (counts of
     1..4-grams), `candidate_length`, `reference_length` (the closest, in tokens; all as `corpus_bleu` needs),
-    `meteor`, `meteor_statistics` (as `meteor_of` needs), `rouge_l`, `cider`.
+    `meteor`, `meteor_statistics` (as `meteor_of` needs), `rouge_l`, `cider`, `spice` and what belongs to it
+    (see `cwdpo.metrics.spice.spice`).
     """
 
     corpus: dict[str, float | None]
@@ -56,7 +58,8 @@ def score_captions(
     """Score one raw caption for each item id against its raw references.
 
     An empty candidate scores 0. CIDEr takes its document frequencies from `references`. 5,000 items with 5
-    references each take about 16 s on two cores, three quarters of it METEOR. `DataError` when the ids differ or
+    references each take about 16 s on two cores, three quarters of it METEOR; SPICE, where it is asked for, many
+    minutes, because it parses every caption. `DataError` when the ids differ or
     an item has no reference with a word in it, `ConfigError` for an unknown metric.
     """
     _check(candidates, references, metrics)
@@ -186,11 +189,17 @@ def _cider(tokens: _Tokens) -> Scored:
     return {"cider": float(corpus)}, [{"cider": float(score)} for score in scores]
 
 
+def _spice(tokens: _Tokens) -> Scored:
+    items = spice(tokens.candidates, tokens.references)
+    return {"spice": math.fsum(float(item["spice"]) for item in items) / len(items)}, items  # type: ignore[arg-type]
+
+
 COLUMNS = {
     "bleu": ("bleu_1", "bleu_2", "bleu_3", "bleu_4"),
     "meteor": ("meteor",),
     "rouge_l": ("rouge_l",),
     "cider": ("cider",),
+    "spice": ("spice",),
 }
 
 _SCORERS: dict[str, Callable[[_Tokens], Scored]] = {
@@ -198,4 +207,5 @@ _SCORERS: dict[str, Callable[[_Tokens], Scored]] = {
     "meteor": _meteor,
     "rouge_l": _rouge_l,
     "cider": _cider,
+    "spice": _spice,
 }

@@ -16,6 +16,9 @@ from cwdpo.model.tiny import TinyQwen
 
 Dtype = Literal["float32", "bfloat16"]
 
+MODEL_FILES = ("*.safetensors", "*.json", "*.txt", "*.jinja", "*.model")
+"""What is read of a checkpoint, at the top of its folder; hub repositories also hold the weights in other formats."""
+
 
 class Checkpoint(Config):
     """Any vision-language model that `AutoModelForImageTextToText` and `AutoProcessor` load."""
@@ -129,7 +132,20 @@ def checkpoint_folder(model: Checkpoint) -> Path:
         )
     if not any(folder.glob("*.safetensors")):
         raise ModelError(f"model.path: {folder} holds no *.safetensors weights; other formats are not loaded")
+    _check_shards(folder)
     return folder
+
+
+def _check_shards(folder: Path) -> None:
+    """Raise `ModelError` where a download has ended before the last shard."""
+    index = folder / "model.safetensors.index.json"
+    named = set(files.read_json(index)["weight_map"].values()) if index.is_file() else set()
+    missing = sorted(name for name in named if not (folder / name).is_file())
+    if missing:
+        raise ModelError(
+            f"model.path: {folder} lacks {len(missing)} of its {len(named)} weight files ({', '.join(missing[:3])}):"
+            " the download is not complete; run it again (a hub model: cwdpo fetch --grid GRID)"
+        )
 
 
 def _cached_snapshot(model: Checkpoint) -> Path:
@@ -137,11 +153,21 @@ def _cached_snapshot(model: Checkpoint) -> Path:
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(model.path, revision=model.revision, local_files_only=True))
+        return Path(
+            snapshot_download(
+                model.path,
+                revision=model.revision,
+                allow_patterns=list(MODEL_FILES),
+                ignore_patterns=["*/*"],
+                local_files_only=True,
+            )
+        )
     except (LocalEntryNotFoundError, HFValidationError) as error:
+        at = f" at revision {model.revision}" if model.revision else ""
         raise ModelError(
-            f"model.path: '{model.path}' is neither a folder nor a hub model in the local cache; where there is"
-            f" internet, run: hf download {model.path}"
+            f"model.path: '{model.path}' is neither a folder nor a hub model in the local cache{at}, or is there"
+            " only in part; where there is internet, with HF_HOME as it is here, run: cwdpo fetch --grid GRID"
+            f" (or without this program: hf download {model.path})"
         ) from error
 
 

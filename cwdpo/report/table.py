@@ -19,6 +19,9 @@ from cwdpo.statistics.summary import mean_std
 COMPARED = "cider"
 """The metric whose per-item values are compared with the baseline's."""
 
+OPTIONAL = ("spice",)
+"""Metrics that need something to be fetched first: no column where no score has them."""
+
 NAMES = {
     "bleu_1": "BLEU-1", "bleu_2": "BLEU-2", "bleu_3": "BLEU-3", "bleu_4": "BLEU-4",
     "meteor": "METEOR", "rouge_l": "ROUGE-L", "cider": "CIDEr", "spice": "SPICE",
@@ -130,22 +133,48 @@ def _table(grid: _Grid, benchmark: str, twins: dict[str, str]) -> Table:
     scores = {case: [_read(grid, node) for node in nodes] for case, nodes in cases.items()}
     baseline = next(iter(cases))
     entries = (entry for cell in plan.grid.cells for entry in cell.experiment.benchmarks)
-    headline = next(entry.headline for entry in entries if entry.name == benchmark)
     read = [score for found in scores.values() for score in found if isinstance(score, _Score)]
+    wanted = next(entry.headline for entry in entries if entry.name == benchmark)
+    headline = _columns(wanted, read)
     rows = tuple(
-        Row(
-            case,
-            {metric: _value(found, metric) for metric in headline},
-            None if case == baseline else _difference(found, scores[baseline]),
-            (twins[case],) if case in twins else (),
-            tuple(f"{score.folder} ({score.commit})" for score in found if isinstance(score, _Score)),
-        )
+        _row(case, found, headline, None if case == baseline else scores[baseline], twins)
         for case, found in scores.items()
     )
     items = max((score.summary["items"] for score in read), default=0)
     partial = any(score.summary["partial"] for score in read)
-    notes = (*_notes(read), *_image_notes(grid, [node for nodes in cases.values() for node in nodes]))
-    return Table(plan.grid.name, plan.grid.options, benchmark, tuple(headline), baseline, rows, items, partial, notes)
+    nodes = [node for found in cases.values() for node in found]
+    left_out = [metric for metric in wanted if metric not in headline]
+    notes = (*_notes(read), *_left_out(left_out, read), *_image_notes(grid, nodes))
+    return Table(plan.grid.name, plan.grid.options, benchmark, headline, baseline, rows, items, partial, notes)
+
+
+def _row(
+    case: str,
+    found: Sequence[_Score | str],
+    headline: Sequence[str],
+    baseline: Sequence[_Score | str] | None,
+    twins: Mapping[str, str],
+) -> Row:
+    """One method; `baseline` is None where there is nothing to compare it with."""
+    return Row(
+        case,
+        {metric: _value(found, metric) for metric in headline},
+        None if baseline is None else _difference(found, baseline),
+        (twins[case],) if case in twins else (),
+        tuple(f"{score.folder} ({score.commit})" for score in found if isinstance(score, _Score)),
+    )
+
+
+def _columns(headline: Sequence[str], scores: Sequence[_Score]) -> tuple[str, ...]:
+    """The metrics to show."""
+    found = {metric for score in scores for metric, value in score.summary["metrics"].items() if value is not None}
+    return tuple(metric for metric in headline if metric not in OPTIONAL or metric in found)
+
+
+def _left_out(metrics: Sequence[str], scores: Sequence[_Score]) -> list[str]:
+    """Why metrics have no column."""
+    reasons = {f"{NAMES[metric]} is not available: {_reason(score, metric)}" for metric in metrics for score in scores}
+    return sorted(reasons)
 
 
 def _nodes(plan: Plan, case: str, benchmark: str) -> list[Node]:

@@ -20,6 +20,7 @@ from cwdpo.base.errors import NotAvailable, StoreError
 from cwdpo.base.identity import digest
 from cwdpo.base.store import Store, process_started
 from cwdpo.experiment import Cell
+from cwdpo.jobs.containers.image import named
 from cwdpo.jobs.events import curve
 from cwdpo.jobs.plan import Plan
 from cwdpo.pipeline import Node, Wired
@@ -88,7 +89,7 @@ def _track_cell(client: Any, experiment: str, plan: Plan, cell: Cell) -> bool:
         if run.info.status == "FINISHED" and run.data.tags.get(KEY) == key:
             return False
         client.delete_run(run.info.run_id)  # cut off half-way, or computed again since
-    run = client.create_run(experiment, tags={KEY: key, IDS: ids, **_tags(cell, wired)}, run_name=cell.name)
+    run = client.create_run(experiment, tags={KEY: key, IDS: ids, **_tags(plan, cell)}, run_name=cell.name)
     _log_parameters(client, run.info.run_id, cell)
     _log_metrics(client, run.info.run_id, list(_metrics(plan, wired)))
     client.set_terminated(run.info.run_id, "FINISHED")
@@ -100,9 +101,15 @@ def _attempt(plan: Plan, node: Node) -> int:
     return int(done["attempt"]) if done else 0
 
 
-def _tags(cell: Cell, wired: Wired) -> dict[str, str]:
-    ids = {f"cwdpo.id.{node.stage.name}.{index}": node.id for index, node in enumerate(wired.nodes())}
-    return {"cwdpo.case": cell.case, "cwdpo.seed": str(cell.seed), **ids}
+def _tags(plan: Plan, cell: Cell) -> dict[str, str]:
+    """Which cell it is, its stages, and the commits and images they were computed with."""
+    nodes = plan.wired[cell.name].nodes()
+    ids = {f"cwdpo.id.{node.stage.name}.{index}": node.id for index, node in enumerate(nodes)}
+    made = [done["provenance"] for node in nodes if (done := node.artefact(plan.store).done())]
+    commits = dict.fromkeys(str(found["commit"]) for found in made)
+    images = dict.fromkeys(named(found) for found in made)
+    computed = {"cwdpo.commits": ", ".join(commits), "cwdpo.images": ", ".join(images)}
+    return {"cwdpo.case": cell.case, "cwdpo.seed": str(cell.seed), **computed, **ids}
 
 
 def _log_parameters(client: Any, run: str, cell: Cell) -> None:

@@ -15,7 +15,7 @@ CANDIDATES = {"cat": "a cat on a red mat", "dog": "The dog runs.", "bus": "A red
 def test_an_empty_candidate_scores_zero_everywhere():
     scores = score_captions(CANDIDATES | {"cat": " \n"}, REFERENCES)
     item = scores.per_item["cat"]
-    columns = [column for columns in COLUMNS.values() for column in columns]
+    columns = [column for metric, columns in COLUMNS.items() for column in columns if metric != "spice"]
     assert [item[column] for column in columns] == [0.0] * len(columns)
     assert item["candidate_length"] == 0
     assert all(scores.corpus[column] > 0 for column in ("bleu_1", "meteor", "rouge_l", "cider"))

@@ -32,7 +32,7 @@ class KarpathyCaptions(Config):
     limit: Annotated[int | None, Neutral(None)] = Field(default=None, gt=0)
     """Score only the first items; marked as partial wherever the score appears."""
 
-    headline: ClassVar[tuple[str, ...]] = ("bleu_4", "meteor", "rouge_l", "cider")
+    headline: ClassVar[tuple[str, ...]] = ("bleu_4", "meteor", "rouge_l", "cider", "spice")
 
     def items(self, records: Sequence[Record]) -> list[Prompted]:
         """One item per image of the split.
@@ -48,7 +48,7 @@ class KarpathyCaptions(Config):
         from cwdpo.metrics.captions import score_captions
 
         references = {record.image_id: record.references for record in self._records(records)}
-        return score_captions(answers, references)
+        return score_captions(answers, references, ("bleu", "meteor", "rouge_l", "cider", "spice"))
 
     def _records(self, records: Sequence[Record]) -> list[Record]:
         by_image = {record.image_id: record for record in reversed(records) if record.split == self.split}

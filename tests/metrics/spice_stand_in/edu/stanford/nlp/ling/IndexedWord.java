@@ -1,0 +1,7 @@
+package edu.stanford.nlp.ling;
+
+public class IndexedWord {
+    public String lemma() {
+        return "";
+    }
+}
