@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 LONGEST_POLL = 1.0
 REASON_LENGTH = 300
 
-OWN_FAULTS = ("out of memory", "ncclInvalid")
-"""What NCCL says of a fault that is this rank's own."""
+OWN_FAULTS = ("out of memory", "ncclInvalid", "Unable to find address")
+"""What NCCL and gloo (of a network interface that is not there) say of a fault that is this rank's own."""
 
 _group: _Group | None = None
 

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cwdpo.base.errors import ConfigError, CwdpoError
+from cwdpo.cli import doctor as _doctor  # registers its command
+from cwdpo.cli import fetch as _fetch  # registers its command
 from cwdpo.cli import jobs as _jobs  # registers its commands
 from cwdpo.cli.app import (
     AllOption,
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 
-__all__ = ["_jobs", "app", "main"]
+__all__ = ["_doctor", "_fetch", "_jobs", "app", "main"]
 
 
 def _version(wanted: bool) -> None:

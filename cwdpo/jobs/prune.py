@@ -21,11 +21,12 @@ from cwdpo.base.store import Artefact, Store
 from cwdpo.jobs.discard import SUFFIX, discard
 from cwdpo.jobs.needs import Needs
 from cwdpo.jobs.scratch import Scratch
-from cwdpo.jobs.slurm.leftovers import ended_side_jobs, unused_code, unused_images
+from cwdpo.jobs.slurm.leftovers import ended_probes, ended_side_jobs, unused_code, unused_images
 from cwdpo.pipeline import STAGES
 
 Kind = Literal[
-    "attempts", "retired", "partial", "temporary", "code", "images", "dry-runs", "side-jobs", "rehearsal", "unused"
+    "attempts", "retired", "partial", "temporary", "code", "images", "dry-runs", "side-jobs", "doctor", "rehearsal",
+    "unused",
 ]  # fmt: skip
 
 KINDS: dict[Kind, str] = {
@@ -37,6 +38,7 @@ KINDS: dict[Kind, str] = {
     "images": "images of ended Slurm jobs",
     "dry-runs": "what `submit --dry-run` wrote",
     "side-jobs": "scripts and logs of ended side jobs",
+    "doctor": "what failed probes of `doctor --submit` left",
     "rehearsal": "the home of the last rehearsal",
     "unused": "results and unfinished work that no grid needs",
 }
@@ -134,6 +136,7 @@ def _leftovers(store: Store, needs: Needs) -> Iterator[Found]:
     yield from (("code", path, _always) for path in unused_code(store))
     yield from (("images", path, _always) for path in unused_images(store))
     yield from (("side-jobs", path, _always) for path in ended_side_jobs(store))
+    yield from (("doctor", path, _always) for path in ended_probes(store))
     yield from (("dry-runs", path, _always) for path in sorted((store.home / "grids").glob("*/dry-run")))
     scratch = Scratch(store.home)
     if scratch.idle():

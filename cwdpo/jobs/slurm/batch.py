@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cwdpo.base.errors import Interrupted
-from cwdpo.jobs.clusters import Resources, SlurmCluster, minutes_of
+from cwdpo.jobs.clusters import Kind, Resources, SlurmCluster, minutes_of
 from cwdpo.jobs.containers.bare import Bare
 from cwdpo.jobs.containers.host import Host, visible
 from cwdpo.jobs.containers.image import VARIABLE, Image
@@ -71,6 +71,29 @@ def side_script(folder: Path, name: str, cluster: SlurmCluster, code: Path, comm
     return _with_header(folder, name, body, parameters)
 
 
+def trial_script(kind: Kind, cluster: SlurmCluster) -> str:
+    """Text of a script that asks for what a job of this kind asks for, to ask Slurm about; it does nothing."""
+    parameters = {**_wanted(cluster.resources(kind), cluster), "output": "/dev/null", "error": None}
+    return _with_header(Path("/dev"), "cwdpo-doctor", "true", parameters)
+
+
+def probe_script(
+    folder: Path, name: str, cluster: SlurmCluster, resources: Resources, code: Path, image: Image | None,
+    folders: Sequence[Path],
+) -> str:  # fmt: skip
+    """Text of the script of `doctor`'s job: each rank writes into `folder` what it finds.
+
+    Args:
+        folders: what ranks see inside of an image.
+    """
+    module = "cwdpo.jobs.doctor.compute"
+    task = rank_command(cluster, resources.gpus_per_node > 0, code, image, folders, module)
+    run = shlex.join(["srun", "--kill-on-bad-exit=0", *_step(resources), *task, str(folder)])
+    body = "\n".join([*_environment(cluster, code, image), *cluster.setup, run])
+    parameters = {**_wanted(resources, cluster), "no-requeue": True, "output": str(folder / "out"), "error": None}
+    return _with_header(folder, name, body, parameters)
+
+
 def index_list(indices: list[int]) -> str:
     """`0-3,7` for [0, 1, 2, 3, 7]."""
     parts: list[list[int]] = []
@@ -97,18 +120,25 @@ def _with_header(record: Path, name: str, body: str, parameters: Mapping[str, An
 
 def _parameters(record: Path, array: Array, resources: Resources, cluster: SlurmCluster) -> dict[str, Any]:
     limit = f"%{cluster.parallel}" if cluster.parallel else ""
-    gpus = f"{cluster.node.gpu_type}:{resources.gpus_per_node}" if cluster.node.gpu_type else resources.gpus_per_node
     return {
-        **_where(cluster, resources.partition, resources.constraint, resources.qos),
+        **_wanted(resources, cluster),
         "array": index_list(list(array.elements)) + limit,
-        "nodes": resources.nodes,
-        "ntasks-per-node": resources.tasks_per_node,
-        "cpus-per-task": resources.cpus_per_task,
-        "time": resources.minutes,
         "requeue": True,
         "output": f"{record}/logs/%a.out",
         "error": None,
         "signal_seconds": cluster.signal_seconds,
+    }
+
+
+def _wanted(resources: Resources, cluster: SlurmCluster) -> dict[str, Any]:
+    """Where, how many, how long."""
+    gpus = f"{cluster.node.gpu_type}:{resources.gpus_per_node}" if cluster.node.gpu_type else resources.gpus_per_node
+    return {
+        **_where(cluster, resources.partition, resources.constraint, resources.qos),
+        "nodes": resources.nodes,
+        "ntasks-per-node": resources.tasks_per_node,
+        "cpus-per-task": resources.cpus_per_task,
+        "time": resources.minutes,
         **({"gpus-per-node": gpus} if resources.gpus_per_node else {}),
         **({"mem": f"{int(resources.memory_gb * 1024)}M"} if resources.memory_gb else {}),
     }
@@ -145,20 +175,24 @@ def _settings(
 ) -> list[str]:
     """What `host.sh` needs to know."""
     task = rank_command(cluster, resources.gpus_per_node > 0, code, image, folders, "cwdpo.jobs.slurm.task")
-    shape = [
-        f"--nodes={resources.nodes}", f"--ntasks-per-node={resources.tasks_per_node}",
-        f"--cpus-per-task={resources.cpus_per_task}",
-    ]  # fmt: skip
     return [
         f"record={shlex.quote(str(record))}",
         f"task=({shlex.join(task)})",
         f"verdict=({shlex.join([host_python(cluster), '-m', 'cwdpo.jobs.slurm.verdict'])})",
-        f"shape=({shlex.join(shape)})",
+        f"shape=({shlex.join(_step(resources))})",
         f"limit={max(0, 60 * resources.minutes - cluster.signal_seconds - EARLY_SECONDS)}",
         *([f"image={shlex.quote(image.path)}", f"submitted='{image.size} {image.modified}'"] if image else ["image="]),
         *_environment(cluster, code, image),
         *cluster.setup,
     ]
+
+
+def _step(resources: Resources) -> list[str]:
+    """Options of srun."""
+    return [
+        f"--nodes={resources.nodes}", f"--ntasks-per-node={resources.tasks_per_node}",
+        f"--cpus-per-task={resources.cpus_per_task}",
+    ]  # fmt: skip
 
 
 def host_python(cluster: SlurmCluster) -> str:

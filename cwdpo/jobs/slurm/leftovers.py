@@ -41,6 +41,13 @@ def ended_side_jobs(store: Store) -> list[Path]:
     return [] if queued is None else [path for path in folders if path.name not in queued]
 
 
+def ended_probes(store: Store) -> list[Path]:
+    """Folders of `doctor`'s jobs that are not in the queue; none where Slurm cannot be asked."""
+    folders = _visible(store.home / "doctor")
+    queued = _queued() if folders else None
+    return [] if queued is None else [path for path in folders if f"cwdpo-doctor-{path.name}" not in queued]
+
+
 def _queued() -> set[str] | None:
     """Names of jobs that wait or run; None where Slurm does not say."""
     if not shutil.which("squeue"):
