@@ -8,10 +8,10 @@ STAMP := $(VENV)/.ready-$(shell cat containers/torch.lock containers/requirement
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-slurm test lint docs-check bench lock clean
+.PHONY: help setup demo demo-slurm test lint docs-check bench container container-cpu lock clean
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## Make .venv with everything pinned (about 2 GB); quick when it is there
 
@@ -49,6 +49,12 @@ docs-check: setup  ## Every shipped YAML parses; every README link and command e
 
 bench: setup  ## Time what must stay quick; prints tables and writes them to tests/perf/results (some minutes)
 	@for file in tests/perf/bench_*.py; do $(BIN)/python $$file || exit 1; done
+
+container:  ## The image for the cluster, in containers/build/ (IMAGE=file elsewhere, SIGN=1 signs it; about 65 GB of disk)
+	containers/build.sh cluster $(if $(IMAGE),--output "$(IMAGE)") $(if $(SIGN),--sign)
+
+container-cpu:  ## A small image for trying it out and for tests, the same way (some minutes, 7 GB; gets Apptainer on Debian 12)
+	containers/build.sh cpu $(if $(IMAGE),--output "$(IMAGE)") $(if $(SIGN),--sign)
 
 lock: setup  ## Write containers/requirements.lock anew from pyproject.toml (needs a package index)
 	containers/lock.sh $(BIN)/python
