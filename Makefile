@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 TORCH := $(shell sed -n 's/^torch==//p' containers/torch.lock)
 STAMP := $(VENV)/.ready-$(shell cat containers/torch.lock containers/requirements.lock pyproject.toml | sha256sum | cut -c1-16)
+# So many tests at a time: those of Slurm mostly wait, so there are more than two cores could compute.
+WORKERS := 3
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
@@ -35,7 +37,7 @@ demo-slurm: setup  ## The same through a real Slurm on this machine (Debian, roo
 	slurm/demo.sh $(BIN)/cwdpo --set seeds=[0]
 
 test: setup lint  ## Lint, then every test, with real processes (under 30 minutes on 2 cores)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=$(WORKERS)
 
 lint: setup  ## ruff, mypy, the layers of the architecture, YAML files, README links and commands
 	$(BIN)/ruff check .

@@ -88,6 +88,7 @@ kill_jobs() {  # [node]: as a power cut does; again while something forked in be
     for round in 1 2 3 4 5; do
         mapfile -t pids < <(job_processes "$@")
         [[ ${#pids[@]} -gt 0 ]] || return 0
+        kill -STOP "${pids[@]}" 2>/dev/null || true  # else those killed last still tell of the deaths of the first
         kill -KILL "${pids[@]}" 2>/dev/null || true
         sleep 0.1
     done

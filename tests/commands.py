@@ -21,7 +21,7 @@ from cwdpo.pipeline import Node
 REPO = Path(__file__).resolve().parents[1]
 GRIDS = Path(__file__).resolve().parent / "grids"
 MICRO = GRIDS / "micro.yaml"
-LIMIT_SECONDS = 300
+LIMIT_SECONDS = 600
 
 
 def readme_commands(text: str) -> list[str]:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,13 +15,29 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import commands
 import harness
+import workers
 from harness import PERTURB, POLICY, WORLD, Micro
+
+pytest_plugins = ["slurm_fixtures"]
+
+STARTED = time.monotonic()
+
+
+def pytest_configure() -> None:
+    """What this process and all that it starts shall find, before anything imports torch."""
+    os.environ["OMP_NUM_THREADS"] = "1"  # workers stand side by side; jobs say themselves how many threads they take
+    os.environ["TORCHDYNAMO_DISABLE"] = "1"  # nothing here is compiled, and ranks start a second sooner without
 
 
 @pytest.fixture(scope="session")
 def micro(tmp_path_factory: pytest.TempPathFactory) -> Micro:
     """World, records, negatives and a pretrained tiny model, each computed by its own stage."""
-    home = tmp_path_factory.mktemp("micro")
+    home = workers.made_once(tmp_path_factory, "micro", make_micro)
+    found = json.loads((home / "micro.json").read_text())
+    return Micro(**{role: Path(path) for role, path in found.items()})
+
+
+def make_micro(home: Path) -> None:
     (images,) = harness.compute(home, [harness.node("world", WORLD, {})])
     pairs_spec = {"data": {"source": "demo_world", "world": WORLD}}
     (pairs,) = harness.compute(home, [harness.node("pairs", pairs_spec, {"data": images})])
@@ -28,15 +48,48 @@ def micro(tmp_path_factory: pytest.TempPathFactory) -> Micro:
     negatives1, negatives2 = harness.compute(home, negatives)
     pretrain = {"architecture": {}, "pretraining": {"steps": 12, "batch_size": 16}, "policy": POLICY}
     (model,) = harness.compute(home, [harness.node("pretrain", pretrain, {"pairs": pairs, "images": images})])
-    return Micro(images, pairs, negatives1, negatives2, model)
+    made = Micro(images, pairs, negatives1, negatives2, model)
+    (home / "micro.json").write_text(json.dumps({role: str(path) for role, path in vars(made).items()}))
 
 
-BUDGET_SECONDS = {"slurm": 780, "jobs": 540, "train": 420, "evaluate": 240, "docs": 150, "report": 150, "cli": 120}
-"""Seconds a folder of tests may take on two cores; others 60. Printed, not asserted: machines are noisy."""
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Home of an undisturbed run of the micro grid through the command line; who changes it takes a copy.
+
+    Each worker has its own: commands write beside the store while others copy.
+    """
+    made = workers.made_once(tmp_path_factory, "micro-grid", lambda to: commands.succeed(commands.submit(to / "home")))
+    return commands.copy_home(made / "home", tmp_path_factory.mktemp("finished") / "home")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Hands out groups of tests in the order in which they were collected."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Groups(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return workers.group(nodeid)
+
+    config.option.loadscopereorder = False
+    return Groups(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With workers, what takes long comes first; alone, everything stays in its order."""
+    if workers.count() > 1:
+        items.sort(key=lambda item: workers.place(item.nodeid))
+
+
+BUDGET_SECONDS = {
+    "slurm": 1200, "jobs": 1200, "container": 720, "train": 600, "evaluate": 240, "report": 180, "cli": 180, "docs": 150,
+    "metrics": 120,
+}  # fmt: skip
+"""Seconds that a folder of tests may take of all workers together; others 60. Not asserted: machines are noisy."""
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Seconds used by each suite, set-up included, beside its budget."""
+    """Seconds of all workers used by each suite, set-up included, beside its budget; and those of the clock."""
     used: dict[str, float] = {}
     for reports in terminalreporter.stats.values():
         for report in reports:
@@ -48,12 +101,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for suite, seconds in sorted(used.items(), key=lambda item: -item[1]):
         budget = BUDGET_SECONDS.get(suite, 60)
         terminalreporter.line(f"{suite:12} {seconds:6.0f} ({budget}){'  OVER' if seconds > budget else ''}")
-    terminalreporter.line(f"{'total':12} {sum(used.values()):6.0f} (1800)")
-
-
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Home of an undisturbed run of the micro grid through the command line; who changes it takes a copy."""
-    home = tmp_path_factory.mktemp("finished") / "home"
-    commands.succeed(commands.submit(home))
-    return home
+    terminalreporter.line(f"{'all workers':12} {sum(used.values()):6.0f}")
+    terminalreporter.line(f"{'by the clock':12} {time.monotonic() - STARTED:6.0f} (1800)")

@@ -143,9 +143,9 @@ def _join(rank: Rank) -> Any:
 
 def _start_torch(rank: Rank, store: Any) -> None:
     """The process group, which DeepSpeed takes over."""
-    import deepspeed
     import torch
 
+    deepspeed = _deepspeed()
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     limit = timedelta(seconds=rendezvous.collective_seconds())
     # Groups that DeepSpeed and transformers make later ask torch for its defaults.
@@ -158,6 +158,19 @@ def _start_torch(rank: Rank, store: Any) -> None:
         backend, store=store, rank=rank.rank, world_size=rank.world_size, timeout=limit, device_id=device
     )
     deepspeed.init_distributed(backend, auto_mpi_discovery=False, timeout=limit, verbose=False)
+
+
+def _deepspeed() -> Any:
+    """The package without MLflow, which its tuner imports: a second of every rank for what jobs never use."""
+    unseen = "mlflow" not in sys.modules
+    if unseen:
+        sys.modules["mlflow"] = None  # type: ignore[assignment]
+    try:
+        import deepspeed
+    finally:
+        if unseen:
+            del sys.modules["mlflow"]
+    return deepspeed
 
 
 def barrier() -> None:

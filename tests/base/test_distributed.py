@@ -46,7 +46,7 @@ class Scenario:
     environment: dict[str, str] = field(default_factory=dict)
 
 
-WORKING = ["sum", "at:stage2", "step:14", "sleep:1"]
+WORKING = ["sum", "at:stage2", "step:14", "sleep:2"]
 
 SCENARIOS = {
     "a wait beyond the limit of an exchange": Scenario(

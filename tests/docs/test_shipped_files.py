@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import readme_commands
+from commands import copy_home, forget, node_of, readme_commands
 
 from cwdpo.base.config import read_yaml, validate
 from cwdpo.experiment import load_grid
@@ -78,9 +78,14 @@ def umask() -> int:
     return found
 
 
-def test_readme_commands_run(tmp_path: Path) -> None:
-    """Every cwdpo command of the README, in its order, with the demo grid swapped for the micro one."""
-    environment = {**os.environ, "CWDPO_HOME": str(tmp_path / "runs"), "PYTHONPATH": str(ROOT)}
+def test_readme_commands_run(finished: Path, tmp_path: Path) -> None:
+    """Every cwdpo command of the README, in its order, with the demo grid swapped for the micro one.
+
+    On a home in which one cell is still to be evaluated; the rest was computed by the same `submit`.
+    """
+    home = copy_home(finished, tmp_path / "runs")
+    forget(home, *[node_of(home, stage, "cw_dpo/0") for stage in ("generate", "score")])
+    environment = {**os.environ, "CWDPO_HOME": str(home), "PYTHONPATH": str(ROOT)}
     here = readme_commands(README.replace(SLURM_SECTION, ""))
     commands = [line for line in here if line.startswith(".venv/bin/cwdpo ")]
     assert len(commands) >= 6

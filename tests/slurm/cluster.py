@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 
+import workers
+
 SCRIPTS = Path(__file__).resolve().parents[2] / "slurm"
 PORTS = range(15000, 19900, 100)
 """Bases to choose from, below the ephemeral ports; a cluster takes base ... base + 10 + nodes."""
@@ -31,7 +33,8 @@ def _is_free(port: int) -> bool:
 
 
 def _free_base(nodes: int) -> int:
-    bases = random.sample(PORTS, len(PORTS))
+    mine = workers.share(PORTS)
+    bases = random.sample(mine, len(mine))
     return next(base for base in bases if all(_is_free(base + offset) for offset in (0, 1, 2, *range(10, 10 + nodes))))
 
 
@@ -73,8 +76,10 @@ class Cluster:
         self._script("fault.sh", "stop", "controller")
 
     def start_controller(self) -> None:
-        """Start slurmctld again with the state it saved."""
+        """Start slurmctld again with the state it saved, and wait until it knows the GPUs of its nodes again."""
         self._script("fault.sh", "start", "controller")
+        look = ("sbatch", "--test-only", f"--nodes={self.options['NODES']}", "--gpus-per-node=1", "--wrap=true")
+        wait_until(lambda: self.attempt(*look).returncode == 0, 60, "all nodes have told what they have")
 
     def _script(self, name: str, *arguments: str) -> None:
         line = [str(SCRIPTS / name), *arguments, f"ROOT={self.root}"]

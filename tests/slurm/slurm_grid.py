@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import commands
+import harness
 import pretend
 from cluster import Cluster, wait_until
 
@@ -21,6 +22,7 @@ from cwdpo.jobs.slurm.ledger import Ledger, Record
 from cwdpo.pipeline import Node
 
 SIBLINGS = commands.GRIDS / "siblings.yaml"
+LANES = commands.GRIDS / "lanes.yaml"
 MADE_UP = Path(__file__).resolve().parent / "made_up"
 
 PROFILE = """
@@ -225,6 +227,24 @@ def sweep(cluster: Cluster, folder: Path, *settings: str, grid: Path = SIBLINGS,
     run = Run(cluster, folder / "home", grid, settings, nodes=1, tasks=1, more=more, work=MadeUp(folder / "work"))
     run.pretend("world", "pairs", "negatives", "pretrain")
     return run
+
+
+def locally(home: Path, grid: Path, ranks: int, *settings: str) -> Path:
+    """The home, with a grid that was computed on this machine, all its torch stages in one job of so many ranks."""
+    nodes = commands.plan_of(home, *settings, grid=grid).nodes
+    scores = [node for node in nodes if node.stage.name == "score"]
+    ranked = [node for node in nodes if node.stage.ranks]
+    harness.compute(home, [node for node in nodes if node not in (*scores, *ranked)])
+    harness.compute(home, ranked, ranks)
+    harness.compute(home, scores)
+    return home
+
+
+def same(run: Run, other: Path) -> None:
+    """Every file of every artefact, and every number, as in another home."""
+    reference = Run(run.cluster, other, run.grid, run.settings)
+    assert run.files() == reference.files()
+    assert run.results() == reference.results()
 
 
 def stand_in_for(name: str, folder: Path, text: str) -> str:

@@ -12,36 +12,22 @@ from pathlib import Path
 
 import commands
 import pytest
+import workers
 from cluster import Cluster, wait_until
-from slurm_grid import Run
+from ruamel.yaml import YAML
+from slurm_grid import LANES, Run, locally, same
 
 from cwdpo.jobs import events
 
-LANES = commands.GRIDS / "lanes.yaml"
 ONE_SEED = ("seeds=[0]",)
-LOCAL = "kind: local\njobs: 2\nranks: {ranks}\nthreads: 1\n"
-
-
-def locally(folder: Path, grid: Path, ranks: int, *settings: str) -> Path:
-    """Home of a grid that was computed on this machine with so many ranks."""
-    profile = folder / "local.yaml"
-    profile.write_text(LOCAL.format(ranks=ranks))
-    home = folder / "home"
-    words = [word for setting in settings for word in ("--set", setting)]
-    commands.succeed(commands.cwdpo("submit", "-g", grid, "--home", home, "-c", profile, *words))
-    return home
-
-
-def same(run: Run, other: Path) -> None:
-    """Every file of every artefact, and every number, as in another home."""
-    reference = Run(run.cluster, other, run.grid, run.settings)
-    assert run.files() == reference.files()
-    assert run.results() == reference.results()
 
 
 def test_two_nodes_of_two_tasks_give_the_results_of_one_machine(slurm: Cluster, tmp_path: Path) -> None:
-    """All stages of the micro grid: 2 nodes x 2 tasks a training, against four processes of this machine."""
-    run = Run(slurm, tmp_path / "home", commands.MICRO, ONE_SEED)
+    """All stages, in two cells: 2 nodes x 2 tasks a training, against four processes of this machine."""
+    content = YAML(typ="safe").load(commands.MICRO)
+    content["cases"] = {case: content["cases"][case] for case in ("sft", "cw_dpo")}
+    YAML().dump(content, tmp_path / "micro.yaml")
+    run = Run(slurm, tmp_path / "home", tmp_path / "micro.yaml", ONE_SEED)
     shown = run.ok("submit", "--watch")
     assert re.search(r"job \d+: train x 2, after afterok:\d+_0", shown), shown
     assert "stages done, 0 jobs in the queue" in shown, shown
@@ -54,13 +40,13 @@ def test_two_nodes_of_two_tasks_give_the_results_of_one_machine(slurm: Cluster, 
     assert claim is not None
     assert claim["provenance"]["ranks"] == 4
     assert claim["provenance"]["job"]["array"].startswith("cwdpo-")
-    same(run, locally(tmp_path, commands.MICRO, 4, *ONE_SEED))
+    same(run, locally(tmp_path / "calm", run.grid, 4, *ONE_SEED))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def calm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Home of the four lanes, undisturbed, with the ranks they have on Slurm."""
-    return locally(tmp_path_factory.mktemp("calm"), LANES, 2)
+    return workers.made_once(tmp_path_factory, "calm", lambda folder: locally(folder / "home", LANES, 2)) / "home"
 
 
 def rank_of(run: Run, element: str) -> int:

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import workers
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parent / "slurm"))
 
 from cluster import SCRIPTS, Cluster
 
@@ -25,12 +26,16 @@ def _missing() -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def slurm_packages() -> None:
+def slurm_packages(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Slurm, munge and MariaDB are there; installed, or skipped for want of them, as the environment says."""
+    if _missing() and os.environ.get(VARIABLE) != "install":
+        pytest.skip(f"no Slurm here ({', '.join(_missing())}); {VARIABLE}=install installs it, as root on Debian")
+    workers.made_once(tmp_path_factory, "slurm-packages", _install)
+
+
+def _install(_: Path) -> None:
     if not _missing():
         return
-    if os.environ.get(VARIABLE) != "install":
-        pytest.skip(f"no Slurm here ({', '.join(_missing())}); {VARIABLE}=install installs it, as root on Debian")
     done = subprocess.run([str(SCRIPTS / "install.sh")], capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, f"slurm/install.sh failed\n{done.stdout}{done.stderr}"
     assert not _missing(), f"slurm/install.sh left out {_missing()}"
