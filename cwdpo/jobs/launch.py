@@ -55,10 +55,14 @@ def _signal_group(process: subprocess.Popen[bytes], number: int) -> None:
         os.killpg(process.pid, number)
 
 
-def launch(job: Path, ranks: int, threads: int, gpus: Sequence[str]) -> Launched:
-    """Start `ranks` workers on a job file; their own output before a stage captures it goes beside the job file."""
+def launch(job: Path, ranks: int, threads: int, gpus: Sequence[str], started: Launched | None = None) -> Launched:
+    """Start `ranks` workers on a job file; their own output before a stage captures it goes beside the job file.
+
+    Args:
+        started: gets the processes one by one; who is interrupted on the way still knows those that run.
+    """
     port = free_port()
-    started = Launched()
+    started = started or Launched()
     for rank in range(ranks):
         environment = _environment(rank, ranks, threads, port, gpus)
         with open(job.with_suffix(f".{rank}.log"), "ab") as log:

@@ -138,7 +138,9 @@ class LocalExecutor:
         slot = min(set(range(self.cluster.jobs)) - {job.slot for job in self.running})
         ranks = self.cluster.ranks if node.stage.ranks else 1
         gpus = self.gpus[slot * ranks : (slot + 1) * ranks]
-        self.running.append(Running(nodes, launch(job, ranks, self.cluster.threads, gpus), slot, time.monotonic()))
+        processes = Launched()
+        self.running.append(Running(nodes, processes, slot, time.monotonic()))
+        launch(job, ranks, self.cluster.threads, gpus, processes)
         self.reporter.started(node)
 
     def _bundle(self, node: Node) -> list[Node]:
