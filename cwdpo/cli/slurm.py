@@ -87,9 +87,10 @@ def _image(
     """The image of the profile as it is at this moment; `write` gives it a name that stays."""
     if cluster.container.image is None:
         return None
-    found = identify(Path(cluster.container.image).expanduser().absolute(), plan.store.home / "digests")
+    cache = plan.store.home / "digests"
+    found = identify(Path(cluster.container.image).expanduser().absolute(), cache)
     say(f"image {found.short}: {found.path}")
-    return keep(found, Ledger(plan.store).folder / "images") if write else found
+    return keep(found, Ledger(plan.store).folder / "images", cache) if write else found
 
 
 def _preflight(plan: Plan, desired: Desired) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,7 @@ def stage_job(node: Node) -> StageJob:
     inputs = {
         role: {"stage": entry.stage.name, "id": entry.id}
         if isinstance(entry, Node)
-        else {"path": str(entry.path.absolute())}
+        else {"path": os.path.abspath(entry.path)}
         for role, entry in node.inputs.items()
     }
     return StageJob(

@@ -10,6 +10,7 @@ from cwdpo.base.errors import ConfigError, NotAvailable
 from cwdpo.base.sources import source_digests
 from cwdpo.jobs.plan import Plan
 from cwdpo.metrics.java import find_java
+from cwdpo.metrics.spice import FETCHED, NO_PARSER, has_spice_jars
 from cwdpo.pipeline import Node
 
 OnStale = Literal["refuse", "accept", "recompute"]
@@ -103,16 +104,19 @@ def _stale_message(plan: Plan, stale: list[Node], begun: list[Node]) -> str:
 
 
 def _available_now(plan: Plan) -> list[Node]:
-    """Finished scores that lack something, where Java is there to try again."""
+    """Finished scores that lack something that is there now: Java, or SPICE's parser in this home."""
     try:
         find_java()
     except NotAvailable:
         return []
-    return [node for node in plan.nodes if node.stage.name == "score" and _lacks(plan, node)]
+    parser = has_spice_jars(plan.store.home / FETCHED)
+    return [node for node in plan.nodes if node.stage.name == "score" and _lacks(plan, node, parser)]
 
 
-def _lacks(plan: Plan, node: Node) -> bool:
+def _lacks(plan: Plan, node: Node, parser: bool) -> bool:
     artefact = node.artefact(plan.store)
     if artefact.state() != "done":
         return False
-    return bool(files.read_json(artefact.files / "scores.json")["unavailable"])
+    reasons = files.read_json(artefact.files / "scores.json")["unavailable"]
+    wanted = {metric: reason for metric, reason in reasons.items() if metric != "spice"}
+    return bool(wanted) or (parser and NO_PARSER in reasons.get("spice", ""))

@@ -22,12 +22,16 @@ from cwdpo.metrics.java import jar, java_command, java_complaint
 
 JARS = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
 """The parser, which pycocoevalcap leaves to be downloaded."""
+FETCHED = Path("assets", "spice")
+"""Where `cwdpo fetch spice` puts it, in a home."""
+NO_PARSER = "SPICE needs"
+"""How the reason begins where it is missing."""
 SUBSETS = ("Object", "Attribute", "Relation", "Cardinality", "Color", "Size")
 HEAP_MB = 8192
 """As much as the authors ask for; it is a limit, not what is taken."""
 START_SECONDS = 600.0
-CAPTION_SECONDS = 0.5
-"""Ten times what a slow core takes to parse a caption."""
+CAPTION_SECONDS = 0.2
+"""Some times what a core takes to parse a caption; 30,000 of them stay below two hours."""
 
 Item = dict[str, float | list[float]]
 
@@ -64,14 +68,19 @@ def spice_jars() -> list[Path]:
     """
     named = os.environ.get("CWDPO_SPICE_JARS")
     home = Path(os.environ.get("CWDPO_HOME") or "runs")
-    for folder in [*([Path(named)] if named else []), home / "assets" / "spice", jar("spice/lib")]:
-        if all((folder / name).is_file() for name in JARS):
+    for folder in [*([Path(named)] if named else []), home / FETCHED, jar("spice/lib")]:
+        if has_spice_jars(folder):
             return [folder / name for name in JARS]
     raise NotAvailable(  # stored with the scores, so it says nothing about this machine that it need not
-        f"SPICE needs {' and '.join(JARS)}, which are neither in {named or 'a folder that CWDPO_SPICE_JARS names'}"
+        f"{NO_PARSER} {' and '.join(JARS)}, which are neither in {named or 'a folder that CWDPO_SPICE_JARS names'}"
         " nor in $CWDPO_HOME/assets/spice nor in pycocoevalcap's spice/lib; where there is internet, run:"
         " cwdpo fetch spice"
     )
+
+
+def has_spice_jars(folder: Path) -> bool:
+    """True for a folder that holds the parser."""
+    return all((folder / name).is_file() for name in JARS)
 
 
 def _input(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> list[dict[str, Any]]:

@@ -17,9 +17,9 @@ from image_file import LABELS, write_image
 
 from cwdpo.base.errors import ConfigError
 from cwdpo.jobs.clusters import SlurmCluster, load_cluster
-from cwdpo.jobs.containers.apptainer import ENTER
 from cwdpo.jobs.containers.host import Host, visible
 from cwdpo.jobs.containers.image import Image, identify, image_here, keep
+from cwdpo.jobs.containers.sif_runtime import ENTER
 from cwdpo.jobs.slurm.arrays import Array
 from cwdpo.jobs.slurm.batch import script
 
@@ -69,11 +69,11 @@ def test_what_is_no_whole_image_is_refused(image: Path, tmp_path: Path, spoil: A
 
 def test_what_was_submitted_stays_when_a_new_image_takes_the_name(image: Path, tmp_path: Path) -> None:
     before = identify(image, tmp_path / "digests")
-    kept = keep(before, tmp_path / "images")
+    kept = keep(before, tmp_path / "images", tmp_path / "digests")
     assert Path(kept.path).samefile(image), "no copy: it takes no space"
     write_image(tmp_path / "new.sif", b"another one").replace(image)
     assert identify(Path(kept.path), tmp_path / "digests").digest == before.digest
-    assert keep(identify(image, tmp_path / "digests"), tmp_path / "images").path != kept.path
+    assert keep(identify(image, tmp_path / "digests"), tmp_path / "images", tmp_path / "digests").path != kept.path
     assert len(list((tmp_path / "images").iterdir())) == 2
 
 
@@ -87,7 +87,20 @@ def test_where_no_second_name_is_possible_the_file_itself_is_used(
 
     monkeypatch.setattr(os, "link", refused)
     found = identify(image, tmp_path / "digests")
-    assert keep(found, tmp_path / "images") == found
+    assert keep(found, tmp_path / "images", tmp_path / "digests") == found
+
+
+def test_a_name_whose_file_was_written_over_is_not_trusted(image: Path, tmp_path: Path) -> None:
+    """`cp new.sif cwdpo.sif` changes the bytes behind every name of the file, and here not even its size."""
+    cache, names = tmp_path / "digests", tmp_path / "images"
+    before = image.read_bytes()
+    kept = keep(identify(image, cache), names, cache)
+    image.write_bytes(before.replace(b"made up", b"made  u"))
+    again = tmp_path / "again.sif"
+    again.write_bytes(before)
+    found = keep(identify(again, cache), names, cache)
+    assert found.path == kept.path
+    assert Path(found.path).read_bytes() == before
 
 
 def test_links_of_a_hub_cache_lead_somewhere_inside_too(tmp_path: Path) -> None:
@@ -97,9 +110,33 @@ def test_links_of_a_hub_cache_lead_somewhere_inside_too(tmp_path: Path) -> None:
     (blobs / "1").touch()
     (snapshot / "model.safetensors").symlink_to("../../blobs/1")
     (snapshot / "images").symlink_to(apart / "images")
-    assert visible([snapshot]) == (apart / "images", blobs, snapshot)
+    assert visible([snapshot]) == (apart / "images", blobs / "1", snapshot)
     assert visible([tmp_path, snapshot]) == (tmp_path,)
     assert visible([tmp_path / "not there"]) == (tmp_path / "not there",), "the program says so, not we"
+
+
+def test_a_cache_that_was_moved_and_linked_is_seen_where_its_links_look(tmp_path: Path) -> None:
+    """`~/.cache/huggingface -> /scratch/me/hf`: a snapshot's links say `../../blobs/x`, below the first name."""
+    moved, home = tmp_path / "scratch/hf", tmp_path / "home"
+    for folder in (moved / "blobs", moved / "snapshots/c1", home):
+        folder.mkdir(parents=True)
+    for name in "abcde":
+        (moved / "blobs" / name).touch()
+        (moved / "snapshots/c1" / name).symlink_to(f"../../blobs/{name}")
+    (home / "cache").symlink_to(moved)
+    assert visible([home / "cache/snapshots/c1"]) == (home / "cache/blobs", home / "cache/snapshots/c1")
+
+
+def test_every_name_on_the_way_to_a_linked_folder_is_there(tmp_path: Path) -> None:
+    """A link to a name that leads elsewhere itself, one level down in the data folder; and one into the system."""
+    data = tmp_path / "data/images"
+    data.mkdir(parents=True)
+    (tmp_path / "lustre/train").mkdir(parents=True)
+    (tmp_path / "project").symlink_to(tmp_path / "lustre")
+    (data / "train2014").symlink_to(tmp_path / "project/train")
+    (data / "hosts").symlink_to("/etc/hosts")
+    (data / "programs").symlink_to("/usr")
+    assert set(visible([tmp_path / "data"])) == {tmp_path / "data", tmp_path / "project/train", Path("/etc/hosts")}
 
 
 def enter(profile: dict[str, Any], code: Path, **host: Any) -> list[str]:
@@ -127,21 +164,26 @@ def test_a_folder_that_cannot_be_bound_is_named(tmp_path: Path) -> None:
 
 def test_variables_get_in_by_name_and_nothing_else_does(tmp_path: Path) -> None:
     """The program is a made-up one that shows its environment."""
-    words = ["bash", str(commands.REPO / ENTER), "WANTED", "SPACED", "UNSET", "--", "env"]
+    words = ["bash", str(commands.REPO / ENTER), "WANTED", "SPACED", "UNSET", "--", "bash", "-c", "pwd; env"]
     given = {"PATH": os.environ["PATH"], "WANTED": "1", "SPACED": "a b,c=d", "SECRET": "s", "APPTAINERENV_LEAK": "1"}
-    given["SINGULARITYENV_LEAK"] = "1"
-    shown = subprocess.run(words, env=given, capture_output=True, text=True, check=True).stdout.splitlines()
+    given |= {"SINGULARITYENV_LEAK": "1", "NCCL_IB_HCA": "mlx5", "https_proxy": "http://me:secret@proxy:1"}
+    given |= {"TMPDIR": str(tmp_path / "job"), "APPTAINER_BIND": "/site"}
+    run = subprocess.run(words, env=given, cwd=tmp_path, capture_output=True, text=True, check=True)
+    shown = run.stdout.splitlines()
     passed = {line for line in shown if line.startswith(("APPTAINERENV_", "SINGULARITYENV_"))}
-    assert passed == {
-        f"{kind}ENV_{value}" for kind in ("APPTAINER", "SINGULARITY") for value in ("WANTED=1", "SPACED=a b,c=d")
-    }
+    values = ("WANTED=1", "SPACED=a b,c=d", "NCCL_IB_HCA=mlx5", f"TMPDIR={tmp_path / 'job'}")
+    assert passed == {f"{kind}ENV_{value}" for kind in ("APPTAINER", "SINGULARITY") for value in values}
+    assert "secret" not in run.stdout
+    assert shown[0] == "/", "the folder it was called in is somebody's"
+    assert f"APPTAINER_BIND=/site,{tmp_path / 'job'}" in shown
+    assert (tmp_path / "job").is_dir(), "it is made where it is missing"
 
 
 def test_a_node_without_the_program_says_what_to_do(tmp_path: Path) -> None:
     words = ["bash", str(commands.REPO / ENTER), "--", "apptainer", "exec"]
     tools = tmp_path / "bin"
     tools.mkdir()
-    for name in ("bash", "date", "hostname"):
+    for name in ("bash", "date", "hostname", "mkdir"):
         (tools / name).symlink_to(str(shutil.which(name)))
     done = subprocess.run(words, env={"PATH": str(tools)}, capture_output=True, text=True, check=False)
     assert done.returncode == 2
@@ -182,7 +224,14 @@ def test_only_ranks_enter_the_image(image: Path, tmp_path: Path) -> None:
         texts[kind] = script(tmp_path / "record", array, cluster, tmp_path / "code", found, [tmp_path / "home"])
     (task,) = [line for line in texts["train"].splitlines() if line.startswith("task=")]
     (verdict,) = [line for line in texts["train"].splitlines() if line.startswith("verdict=")]
-    for word in (" --nv ", " NCCL_SOCKET_IFNAME ", " SLURM_PROCID ", " TMPDIR ", f" --bind {tmp_path} ", f" {image} "):
+    for word in (
+        " --nv ",
+        " NCCL_SOCKET_IFNAME ",
+        " SLURM_PROCID ",
+        " TMPDIR ",
+        f" --bind {tmp_path / 'home'} ",
+        f" {image} ",
+    ):
         assert word in task, word
     assert "apptainer" not in verdict
     assert "--nv" not in texts["score"], "no GPU is asked for"

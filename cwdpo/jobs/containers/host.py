@@ -3,9 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+
+DEPTH = 2
+"""Levels of a folder in which links are looked for: `root/images/train2014` may be one."""
+
+MANY = 4
+"""So many files behind links are bound by their folder, such as the `blobs` of the hub's cache."""
+
+SYSTEM = frozenset(
+    map(
+        Path, ("/", "/bin", "/boot", "/dev", "/etc", "/lib", "/lib64", "/opt", "/proc", "/run", "/sbin", "/sys", "/usr")
+    )
+)
+"""Folders that the image has itself; the host's are never put over them."""
 
 
 @dataclass(frozen=True)
@@ -28,20 +43,54 @@ class Host:
 
 
 def visible(folders: Iterable[Path]) -> tuple[Path, ...]:
-    """The folders, and where the links among their entries lead to, without those that lie in another one.
+    """The folders, and whatever the links in them name on the way to their files, without what lies in another one.
 
-    A model in the hub's cache is such links; so is a data folder whose images lie elsewhere.
+    A model in the hub's cache is links; so may the images of a data folder be, one by one or as a whole.
     """
     wanted: set[Path] = set()
     for folder in folders:
-        wanted |= {folder, folder.resolve(), *_behind_links(folder)}
+        wanted |= {folder, *_behind_links(folder)}
     return tuple(sorted(path for path in wanted if wanted.isdisjoint(path.parents)))
 
 
-def _behind_links(folder: Path) -> set[Path]:
+@cache
+def _behind_links(folder: Path) -> frozenset[Path]:
+    """Folders and files that links in a folder name, each as it is named: it is looked up by that name inside."""
+    found: set[Path] = set()
+    files: dict[Path, set[Path]] = defaultdict(set)
+    for link in _links(folder, DEPTH):
+        for name in _hops(link):
+            if name.is_dir():
+                found |= {name} - SYSTEM
+            elif name.exists():
+                files[name.parent].add(name)
+    for parent, names in files.items():
+        found |= {parent} if len(names) >= MANY and not _is_everything(parent) else names
+    return frozenset(found)
+
+
+def _is_everything(folder: Path) -> bool:
+    return folder in SYSTEM or folder == Path.home()
+
+
+def _links(folder: Path, depth: int) -> Iterator[Path]:
     try:
-        links = [entry.path for entry in os.scandir(folder) if entry.is_symlink()]
+        entries = list(os.scandir(folder))
     except OSError:  # who needs the folder says what is wrong with it
-        return set()
-    targets = {Path(link).resolve() for link in links}
-    return {target if target.is_dir() else target.parent for target in targets if target.exists()}
+        return
+    for entry in entries:
+        if entry.is_symlink():
+            yield Path(entry.path)
+        elif depth > 1 and entry.is_dir():
+            yield from _links(Path(entry.path), depth - 1)
+
+
+def _hops(link: Path) -> Iterator[Path]:
+    """What a link names, what that names if it is a link itself, and so on."""
+    seen = {link}
+    while link.is_symlink():
+        link = Path(os.path.normpath(link.parent / os.readlink(link)))
+        if link in seen:
+            return
+        seen.add(link)
+        yield link

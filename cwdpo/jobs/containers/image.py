@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cwdpo.base import files
+from cwdpo.base.errors import ConfigError
 from cwdpo.base.identity import digest
 from cwdpo.jobs.containers.sif import check_sif, labels_of
 
@@ -75,23 +76,39 @@ def identify(path: Path, cache: Path) -> Image:
     if not kept.exists():
         files.write_json(kept, {"digest": f"sha256:{files.sha256_file(path)}", "path": str(path)})
     found = files.read_json(kept)["digest"]
-    return Image(str(path), found, stat.st_size, int(stat.st_mtime), labels_of(path))
+    return Image(str(path), found, stat.st_size, _seconds(path), labels_of(path))
 
 
-def keep(image: Image, folder: Path) -> Image:
+def keep(image: Image, folder: Path, cache: Path) -> Image:
     """The image under a name that stays: what was submitted runs, even after a new image took the old one's name.
 
     A second name (hard link) in `folder` takes no space. Where the file system does not allow one, jobs use the file
     itself, and refuse to run when it has changed.
+
+    Args:
+        folder: of the names that stay.
+        cache: as in `identify`.
     """
     target = folder / f"{image.digest.removeprefix('sha256:')[:16]}.sif"
+    if target.exists() and not _holds(target, image, cache):
+        target.unlink()  # somebody wrote over the file that it was a name of
     if not target.exists():
         with suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
             os.link(Path(image.path).resolve(), target)
-    if not target.exists() or target.stat().st_size != image.size:
-        return image
-    return replace(image, path=str(target), modified=int(target.stat().st_mtime))
+    return replace(image, path=str(target), modified=_seconds(target)) if target.exists() else image
+
+
+def _holds(path: Path, image: Image, cache: Path) -> bool:
+    try:
+        return path.samefile(image.path) or identify(path, cache).digest == image.digest
+    except ConfigError:
+        return False
+
+
+def _seconds(path: Path) -> int:
+    """When a file was written, as `stat` on a node prints it."""
+    return path.stat().st_mtime_ns // 10**9
 
 
 def image_here(environ: Mapping[str, str] = os.environ) -> dict[str, Any] | None:

@@ -1,15 +1,15 @@
-"""An image run by SingularityCE or SingularityPRO, which take the same commands as Apptainer."""
+"""An image run by SingularityCE or SingularityPRO."""
 
 from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from cwdpo.jobs.containers.apptainer import Apptainer
+from cwdpo.jobs.containers.sif_runtime import SifRuntime
 
 
-class Singularity(Apptainer):
-    """As `apptainer`, for sites that have the other branch of the family."""
+class Singularity(SifRuntime):
+    """The other branch of the family, which takes the same commands."""
 
-    name: Literal["singularity"] = "singularity"  # type: ignore[assignment]
+    name: Literal["singularity"] = "singularity"
 
     command: ClassVar[str] = "singularity"

@@ -24,7 +24,7 @@ HOST = Path(__file__).with_name("host.sh")
 RANK_VARIABLES = (
     "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS", "SLURM_STEP_NUM_TASKS", "SLURM_JOB_ID", "SLURM_RESTART_COUNT",
     "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST", "SLURMD_NODENAME",
-    "CUDA_VISIBLE_DEVICES",
+    "CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES",
 )  # fmt: skip
 """What Slurm tells a rank."""
 
@@ -162,10 +162,13 @@ def rank_command(
         gpus: True where it uses any.
         folders: what it reads and writes; seen inside under the same paths.
     """
-    seen = [*folders, *([Path(cluster.scratch)] if cluster.scratch else [])]
     names = [*_variables(cluster, code, image), *RANK_VARIABLES]
     host = Host(
-        code=code, image=Path(image.path) if image else None, folders=visible(seen), variables=tuple(names), gpus=gpus
+        code=code,
+        image=Path(image.path) if image else None,
+        folders=visible(folders),
+        variables=tuple(names),
+        gpus=gpus,
     )
     return cluster.container.enter(["-m", module], host)
 

@@ -1,7 +1,8 @@
 # What a job does on its first node, outside any container. cwdpo/jobs/slurm/batch.py writes the settings above it:
 #   record   folder of this array in the ledger        task     how a rank starts
 #   verdict  how to find out why a run failed           shape    options of srun
-#   limit    seconds until Slurm asks to save          image    what ranks run in, and its size and time when submitted
+#   limit    seconds until Slurm asks to save          image    what ranks run in
+#   submitted  size and time of the image when it was submitted
 set -u
 index=$SLURM_ARRAY_TASK_ID
 me=${SLURM_ARRAY_JOB_ID}_$index  # not SLURM_JOB_ID: in one element of every array that number means the whole array
@@ -20,8 +21,12 @@ undisturbed() { (trap '' TERM USR2; exec "$@"); }
 
 run() {
     # What earlier runs changed is read here, where it was written: other nodes may not see the file for a minute.
-    local changes step status
-    if [ -n "$image" ] && [ "$(stat -Lc '%s %Y' "$image")" != "$submitted" ]; then
+    local changes step status found
+    if [ -n "$image" ] && ! found=$(stat -Lc '%s %Y' "$image" 2>&1); then
+        complain "$found"
+        return 135  # as a bus error: this node does not see what others see
+    fi
+    if [ -n "$image" ] && [ "$found" != "$submitted" ]; then
         complain "the image $image is not the one that was submitted: its size or time has changed;" \
             "\`cwdpo retry\` takes it as it is now"
         return 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 import time
@@ -106,7 +107,10 @@ class Submission:
         """What the jobs of an array read and write."""
         nodes = [node for element in array.elements.values() for node in element.nodes]
         outside = {
-            entry.path.absolute() for node in nodes for entry in node.inputs.values() if isinstance(entry, Outside)
+            Path(os.path.abspath(entry.path))
+            for node in nodes
+            for entry in node.inputs.values()
+            if isinstance(entry, Outside)
         }
         return [self.plan.store.home.resolve(), *sorted(outside)]
 
