@@ -28,6 +28,8 @@ from cwdpo.base.store import Store
 from cwdpo.cli.submit import Lines
 from cwdpo.jobs import local
 from cwdpo.jobs.clusters import LocalCluster
+from cwdpo.jobs.prepare import _available_now
+from cwdpo.metrics.spice import JARS
 from cwdpo.pipeline import Node
 
 
@@ -163,6 +165,18 @@ def test_nothing_computed_is_missing_in_a_report(tmp_path: Path) -> None:
 
 
 # Java
+
+
+def test_scores_are_computed_again_once_spices_parser_is_there(finished: Path, tmp_path: Path) -> None:
+    """Empty files under its names: only whether they are there is asked, nothing is scored."""
+    home = copy_home(finished, tmp_path / "home")
+    assert _available_now(plan_of(home)) == [], "nothing that is missing is there now"
+    (home / "assets/spice").mkdir(parents=True)
+    for name in JARS:
+        (home / "assets/spice" / name).touch()
+    again = _available_now(plan_of(home))
+    assert {node.stage.name for node in again} == {"score"}
+    assert len(again) == len([node for node in plan_of(home).nodes if node.stage.name == "score"])
 
 
 def test_without_java_only_cells_are_missing(home: Path, finished: Path, tmp_path: Path) -> None:
