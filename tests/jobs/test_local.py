@@ -303,10 +303,10 @@ def test_scores_are_shared_out_without_what_others_compute(
         node.artefact(Store(home)).claim({})  # by this process, which lives
     jobs: list[list[str]] = []
 
-    def record(path: Path, *_: object) -> Never:
+    def record(path: Path, *_: object) -> None:
         jobs.append([stage["id"] for stage in json.loads(path.read_text())["stages"]])
-        return Never()
 
+    monkeypatch.setattr(local, "Launched", Never)
     monkeypatch.setattr(local, "launch", record)
     plan = plan_of(home)
     executor = local.LocalExecutor(plan, LocalCluster(kind="local", jobs=2), Lines(plan))
