@@ -11,13 +11,14 @@
 # Whatever goes wrong, also Ctrl-C, leaves no new image and no temporary file, and an older image stays as it was.
 # Room is taken in APPTAINER_TMPDIR, else TMPDIR, else /tmp: a local disk. Layers of the base are kept where
 # APPTAINER_CACHEDIR says, and thrown away where it says nothing.
+# compression=zstd|gzip in the argument file: zstd is much faster to make and to read, and is the default where the
+# program can choose (Apptainer from 1.4 on); gzip is for machines whose kernel or squashfuse cannot read zstd.
 # Exit status: 0 built, 1 the build failed, 2 wrong arguments, 6 something is missing here, 130 and 143 stopped.
 set -euo pipefail
 umask 022
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(dirname "$here")
 python=${PYTHON:-python3}
-PACKED=(-comp zstd -Xcompression-level 3 -quiet)  # fast to make and to read; kernels since 4.14 read it
 
 say() { echo "image: $*"; }
 
@@ -57,6 +58,25 @@ find_runtime() {
     [[ -n $runtime ]] || die 6 "neither apptainer nor singularity is on PATH. On a cluster: module load apptainer, or" \
         "ask its staff. On Debian 12: containers/apptainer.sh puts one into .apptainer/ without installing it. Else:" \
         "https://apptainer.org/docs/admin/main/installation.html"
+}
+
+read_compression() {
+    compression=$(value_of compression)
+    [[ ${compression:-zstd} =~ ^(zstd|gzip)$ ]] ||
+        die 2 "compression=$compression in $arguments; valid: zstd, gzip, or no such line"
+}
+
+check_runtime() {  # what this version of the program can do
+    local help
+    help=$("$runtime" build --help 2>&1) || true
+    [[ $help == *--build-arg-file* ]] || die 6 "$runtime ($("$runtime" --version 2>&1 || true)) is too old, it knows" \
+        "no --build-arg-file: it takes Apptainer 1.2 or SingularityCE 4. Newer ones: module avail apptainer, or" \
+        "https://apptainer.org/docs/admin/main/installation.html"
+    packing=(--mksquashfs-args "-comp gzip -quiet")
+    [[ $compression == gzip ]] || packing=(--mksquashfs-args "-comp zstd -Xcompression-level 3 -quiet")
+    [[ $help != *--mksquashfs-args* ]] || return 0
+    packing=()
+    [[ $compression != zstd ]] || say "$runtime cannot choose the compression (Apptainer 1.4 can): its own, not zstd"
 }
 
 check_rights() {
@@ -117,12 +137,12 @@ copy_source() {  # what is committed and what has changed, nothing else
     done | tar -C "$root" --null --files-from=- -cf - | tar -C "$target/program" -xf -
     printf '{"version": "%s", "commit": "%s", "dirty": %s}\n' "$version" "$revision" "$dirty" \
         >"$target/program/cwdpo/commit.json"
-    cp "$here"/{torch.lock,requirements.lock,build.lock,check_image.py} "$target/containers/"
+    cp "$here"/{torch.lock,requirements.lock,build.lock,check_image.py,expose_torch.py} "$target/containers/"
 }
 
 all_arguments() {  # the file's, and of ours those that the definition asks for
     local key
-    grep -vE '^(#|space_|[[:space:]]*$)' "$arguments"
+    grep -vE '^(#|space_|compression=|[[:space:]]*$)' "$arguments"
     for key in version revision dirty lock; do
         ! grep -qE "\{\{ *$key *\}\}" "$definition" || echo "$key=${!key}"
     done
@@ -173,7 +193,7 @@ build() {
     export APPTAINER_CACHEDIR=${APPTAINER_CACHEDIR:-$work/cache} APPTAINER_TMPDIR=$work/tmp
     export SINGULARITY_CACHEDIR=$APPTAINER_CACHEDIR SINGULARITY_TMPDIR=$work/tmp
     "${private[@]}" "$runtime" build --force "${fakeroot[@]}" \
-        "${binds[@]}" --build-arg-file "$work/arguments" --mksquashfs-args "${PACKED[*]}" "$fresh" "$definition" \
+        "${binds[@]}" --build-arg-file "$work/arguments" "${packing[@]}" "$fresh" "$definition" \
         >"$work/log" 2>&1 </dev/null &
     child=$!
     set +m
@@ -210,7 +230,8 @@ import sys
 with open(sys.argv[1], encoding="utf-8") as file:
     found = json.load(file)
 print(f"  sha256   {found['sha256']}\n  size     {found['bytes'] / 1e6:,.0f} MB")
-for name in ("cwdpo.version", "org.opencontainers.image.revision", "cwdpo.dirty", "cwdpo.lock", "cwdpo.base"):
+of_cwdpo = [f"cwdpo.{name}" for name in ("dirty", "lock", "base", "cuda")]
+for name in ("cwdpo.version", "org.opencontainers.image.revision", *of_cwdpo):
     if name in found["labels"]:
         print(f"  {name.removeprefix('cwdpo.').rpartition('.')[2]:<8} {found['labels'][name]}")
 P
@@ -232,8 +253,10 @@ remove_all() {
 main() {
     local place
     read_command_line "$@"
+    read_compression
     find_runtime
     check_rights
+    check_runtime
     mkdir -p "$(dirname "$output")"
     place=${APPTAINER_TMPDIR:-${TMPDIR:-/tmp}}
     [[ -d $place ]] || die 6 "$place, named by APPTAINER_TMPDIR or TMPDIR, is no folder"

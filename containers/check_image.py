@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
+from importlib.metadata import distributions
 from pathlib import Path
 
 BESIDE = Path(__file__).resolve().parent
@@ -25,6 +28,8 @@ PACKAGES = (
     "pycocoevalcap",
 )
 CACHES = ("XDG_CACHE_HOME", "HF_HOME", "TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "MPLCONFIGDIR")
+OPERATIONS = {"AIO": "async_io", "DEEP_COMPILE": "dc"}
+"""DeepSpeed operations whose name is not that of the variable (DS_BUILD_...) which asks for them."""
 CANDIDATES = {"1": "a red square above a blue circle", "2": "two dogs run on the grass"}
 REFERENCES = {
     "1": ["a red square is above a blue circle", "a square over a circle"],
@@ -34,6 +39,37 @@ REFERENCES = {
 
 class Wrong(Exception):
     """A check found what an image must not be."""
+
+
+def spelled(name: str) -> str:
+    """One spelling for the names of packages."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def locked() -> set[str]:
+    """Names in the locks."""
+    text = "".join((BESIDE / name).read_text(encoding="utf-8") for name in ("requirements.lock", "build.lock"))
+    return set(map(spelled, re.findall(r"^([\w.-]+)==", text, re.MULTILINE)))
+
+
+def importable(folders: Sequence[str]) -> dict[str, str]:
+    """Name -> version and place of every package that Python finds in some folders."""
+    found = distributions(path=list(folders))
+    return {spelled(each.metadata["Name"]): f"{each.version} in {each.locate_file('')}" for each in found}
+
+
+def only_what_is_locked() -> str:
+    """Nothing can be imported but what is locked, torch with its own libraries, and this program.
+
+    What else a base brings (torchvision, apex, ...) would let libraries choose other code than elsewhere.
+    """
+    found, of_torch = importable(sys.path), importable([str(BESIDE / "of_the_base")])
+    strangers = found.keys() - locked() - of_torch.keys() - {"cwdpo", "pip"}
+    if strangers:
+        named = ", ".join(f"{name} {found[name]}" for name in sorted(strangers))
+        path = os.environ.get("PYTHONPATH", "")
+        raise Wrong(f"importable, and neither locked nor torch's: {named} (PYTHONPATH is '{path}')")
+    return f"{len(found)} importable, all of them locked or torch's ({', '.join(sorted(of_torch))})"
 
 
 def versions() -> str:
@@ -51,6 +87,21 @@ def torch_is_the_bases() -> str:
     if torch.__version__ != expected:
         raise Wrong(f"the base's torch is {expected}, the image imports {torch.__version__} from {torch.__file__}")
     return f"torch {expected} from {Path(torch.__file__).parent}"
+
+
+def compiled_operations() -> str:
+    """The DeepSpeed operations that were asked for are in the image, and compiled for GPUs."""
+    wanted = (BESIDE / "deepspeed_ops").read_text(encoding="utf-8").strip()
+    if wanted == "none":
+        return "none asked for"
+    from deepspeed.git_version_info import accelerator_name, installed_ops
+
+    if accelerator_name != "cuda":
+        raise Wrong(f"{wanted} should be compiled for cuda, and DeepSpeed was built for '{accelerator_name}'")
+    missing = [name for name in wanted.split(",") if not installed_ops.get(OPERATIONS.get(name, name.lower()))]
+    if missing:
+        raise Wrong(f"not compiled: {', '.join(missing)}; DeepSpeed has {installed_ops}")
+    return wanted
 
 
 def tokens_and_scores() -> str:
@@ -79,12 +130,14 @@ def plan() -> str:
 
 
 CHECKS = {
+    "packages": only_what_is_locked,
     "java": lambda: command("java", "-version"),
     "cwdpo": lambda: command("cwdpo", "--version"),
     "plan": plan,
     "torch": torch_is_the_bases,
     "scores": tokens_and_scores,
     "imports": versions,
+    "operations": compiled_operations,
 }
 
 

@@ -21,7 +21,8 @@ def load_processor(folder_or_id: str | Path, revision: str | None = None) -> Any
     """The processor of a Qwen2-VL, Qwen2.5-VL, LLaVA, Idefics3, ... checkpoint, for images and text.
 
     Processors of the Qwen family never hold a video processor, with or without torchvision, so that one folder
-    loads the same everywhere. Left padding is not set here: training pads right, generation pads left.
+    loads the same everywhere. Every model type that can scales its images with Pillow, also where torchvision is
+    installed, whose pixels differ. Left padding is not set here: training pads right, generation pads left.
 
     Raises:
         ModelError: the tokenizer, the image processor or the chat template is missing; the message names the folder.
@@ -41,7 +42,16 @@ def _load(source: str, revision: str | None) -> Any:
     options = {} if revision is None else {"revision": revision}
     model_type = AutoConfig.from_pretrained(source, **options).model_type
     loader = images_only(model_type) if model_type in QWEN_FAMILY else AutoProcessor
-    return loader.from_pretrained(source, **options)
+    return _scaling_with_pillow(loader.from_pretrained(source, **options), source, options)
+
+
+def _scaling_with_pillow(processor: Any, source: str, options: dict[str, str]) -> Any:
+    from transformers import AutoImageProcessor
+
+    # transformers takes torchvision as soon as it is installed, whatever the folder says.
+    if getattr(getattr(processor, "image_processor", None), "backend", "pil") != "pil":
+        processor.image_processor = AutoImageProcessor.from_pretrained(source, backend="pil", **options)
+    return processor
 
 
 def images_only(model_type: str = "qwen2_5_vl") -> Any:

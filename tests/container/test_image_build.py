@@ -9,13 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
+import struct
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from builder import CONTAINERS, Apptainer, left_behind
@@ -109,8 +113,59 @@ def test_a_built_image_is_told_by_its_digest(tiny: Tiny) -> None:
     content = tiny.output.read_bytes()
     assert told["sha256"] == hashlib.sha256(content).hexdigest()
     assert (told["bytes"], told["labels"]["colour"], told["image"]) == (len(content), "blue", "tiny.sif")
+    assert compression_of(tiny.output) == "zstd"
     assert told["sha256"] in done.stdout
     assert "container: {name: apptainer, image: /FOLDER/tiny.sif}" in done.stdout
+
+
+SQUASHFS = {1: "gzip", 6: "zstd"}
+
+
+def compression_of(image: Path) -> str:
+    """What the superblock of the image's file system names."""
+    content = image.read_bytes()
+    return SQUASHFS[struct.unpack_from("<H", content, content.index(b"hsqs") + 20)[0]]
+
+
+def test_the_compression_is_one_that_the_argument_file_names(tiny: Tiny) -> None:
+    with open(tiny.arguments, "a") as file:
+        file.write("compression=gzip\n")
+    done = tiny.build()
+    assert done.returncode == 0, done.stdout
+    assert compression_of(tiny.output) == "gzip"
+    tiny.arguments.write_text(tiny.arguments.read_text().replace("=gzip", "=lz5"))
+    tiny.refuses(2, f"compression=lz5 in {tiny.arguments}; valid: zstd, gzip, or no such line")
+
+
+@pytest.fixture
+def older(tiny: Tiny, tmp_path: Path) -> Path:
+    """The program with an option less, as older ones are: a script before it, since no older one can be had here."""
+    script = tmp_path / "older/apptainer"
+    script.parent.mkdir()
+    script.write_text(
+        f"#!/bin/sh\nreal={shutil.which(tiny.apptainer.program)}\n"
+        'case " $* " in *" --$LACKS"*) echo "unknown flag: --$LACKS"; exit 1;; esac\n'
+        '[ "$*" != "build --help" ] || { "$real" build --help | grep -v -e "--$LACKS"; exit; }\n'
+        'exec "$real" "$@"\n'
+    )
+    script.chmod(0o755)
+    return script.parent
+
+
+def test_an_older_program_builds_with_its_own_compression(tiny: Tiny, older: Path) -> None:
+    with open(tiny.arguments, "a") as file:
+        file.write("compression=zstd\n")
+    path = f"{older}:{tiny.apptainer.environment['PATH']}"
+    done = tiny.build(PATH=path, LACKS="mksquashfs-args")
+    assert done.returncode == 0, done.stdout
+    assert "cannot choose the compression (Apptainer 1.4 can): its own, not zstd" in done.stdout
+    assert compression_of(tiny.output) == "gzip"
+
+
+def test_a_program_too_old_for_argument_files_is_refused(tiny: Tiny, older: Path) -> None:
+    path = f"{older}:{tiny.apptainer.environment['PATH']}"
+    reason = "is too old, it knows no --build-arg-file: it takes Apptainer 1.2 or SingularityCE 4"
+    tiny.refuses(6, reason, PATH=path, LACKS="build-arg-file")
 
 
 def test_a_failing_test_keeps_the_older_image(tiny: Tiny) -> None:
@@ -257,3 +312,87 @@ def test_a_signature_is_made_and_verified(tiny: Tiny, tmp_path: Path) -> None:
     assert "verified" in done.stdout
     told = json.loads((tiny.output.parent / "tiny.sif.json").read_text())
     assert told["sha256"] == hashlib.sha256(tiny.output.read_bytes()).hexdigest()
+
+
+BASE = {  # package: what it asks for, and its files
+    "torch": (["filelock", "nvidia-nccl-cu13; sys_platform == 'linux'", "cuda-toolkit[cudart]"], ["torch", "torchgen"]),
+    "nvidia-nccl-cu13": ([], ["nvidia/nccl"]),
+    "cuda_toolkit": (["nvidia-cuda-runtime; extra == 'cudart'"], []),
+    "nvidia-cuda-runtime": ([], ["nvidia/cu13"]),
+    "filelock": ([], ["filelock"]),
+    "torchvision": (["torch"], ["torchvision"]),
+    "flash_attn": (["torch"], ["flash_attn"]),
+}
+
+
+def install(name: str, needs: list[str], folders: list[str], site: Path) -> None:
+    """An installed package, as pip leaves it."""
+    own = site / f"{name}-1.0.dist-info"
+    own.mkdir(parents=True)
+    needed = "".join(f"Requires-Dist: {need}\n" for need in needs)
+    (own / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n{needed}")
+    files = [f"{folder}/__init__.py" for folder in folders]
+    for file in files:
+        (site / file).parent.mkdir(parents=True, exist_ok=True)
+        (site / file).touch()
+    (own / "RECORD").write_text(
+        "".join(f"{file},,\n" for file in [*files, f"../../bin/{name}", f"{own.name}/METADATA"])
+    )
+
+
+def test_of_a_base_only_torch_and_its_libraries_can_be_imported(tmp_path: Path) -> None:
+    for name, (needs, folders) in BASE.items():
+        install(name, needs, folders, tmp_path / "site")
+    command = [sys.executable, CONTAINERS / "expose_torch.py", tmp_path / "site", tmp_path / "seen"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    kept = ["cuda_toolkit", "nvidia-cuda-runtime", "nvidia-nccl-cu13", "torch"]
+    wanted = [*(f"{name}-1.0.dist-info" for name in kept), "nvidia", "torch", "torchgen"]
+    assert left_behind(tmp_path / "seen") == sorted(wanted)
+    assert (tmp_path / "seen/nvidia/cu13/__init__.py").is_file()
+    assert "torch 1.0" in done.stdout
+
+
+@pytest.fixture
+def check_image(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
+    """The image's own checks, with `tmp_path` as the folder they lie in."""
+    monkeypatch.syspath_prepend(str(CONTAINERS))
+    import check_image
+
+    monkeypatch.setattr(check_image, "BESIDE", tmp_path)
+    return check_image
+
+
+def test_a_package_that_nothing_locks_fails_the_images_test(check_image: ModuleType, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    install("torchvision", [], ["torchvision"], site)
+    install("numpy", [], ["numpy"], site)
+    install("torch", [], ["torch"], tmp_path / "of_the_base")
+    (tmp_path / "requirements.lock").write_text("# by hash\nNumPy==1.0 \\\n    --hash=sha256:00\n")
+    (tmp_path / "build.lock").write_text("setuptools==84.2.1\n")
+    seen = [str(site), str(tmp_path / "of_the_base")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "path", seen)
+        with pytest.raises(check_image.Wrong, match=re.escape(f"torchvision 1.0 in {site} (PYTHONPATH is '")):
+            check_image.only_what_is_locked()
+        shutil.rmtree(site / "torchvision-1.0.dist-info")
+        assert check_image.only_what_is_locked() == "2 importable, all of them locked or torch's (torch)"
+
+
+def test_operations_that_were_not_compiled_for_gpus_fail_the_images_test(
+    check_image: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from deepspeed import git_version_info as built
+
+    (tmp_path / "deepspeed_ops").write_text("none\n")
+    assert check_image.compiled_operations() == "none asked for"
+    (tmp_path / "deepspeed_ops").write_text("FUSED_ADAM,AIO\n")
+    monkeypatch.setattr(built, "accelerator_name", "cpu")
+    with pytest.raises(check_image.Wrong, match="DeepSpeed was built for 'cpu'"):
+        check_image.compiled_operations()
+    # what it says of itself after a build for GPUs, which this machine cannot do
+    monkeypatch.setattr(built, "accelerator_name", "cuda")
+    monkeypatch.setattr(built, "installed_ops", {"fused_adam": True, "async_io": False})
+    with pytest.raises(check_image.Wrong, match="not compiled: AIO"):
+        check_image.compiled_operations()
+    monkeypatch.setattr(built, "installed_ops", {"fused_adam": True, "async_io": True})
+    assert check_image.compiled_operations() == "FUSED_ADAM,AIO"

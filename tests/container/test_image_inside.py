@@ -48,6 +48,7 @@ def test_it_says_which_commit_lock_and_base_it_is_made_of(apptainer: Apptainer, 
     assert found["cwdpo.lock"] == hashlib.sha256(locks).hexdigest()
     assert found["cwdpo.base"] == "debootstrap:bookworm"
     assert found["cwdpo.dirty"] in ("true", "false")
+    assert found["cwdpo.cuda"] == "none"
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert found["cwdpo.version"] == found["org.opencontainers.image.version"] == version
 
@@ -64,6 +65,28 @@ def test_the_command_line_needs_no_home_and_no_writable_root(apptainer: Apptaine
     assert "stages" in planned
     refused = apptainer.run("exec", *CLOSED, image, "touch", "/opt/cwdpo/new")
     assert "Read-only file system" in refused.stderr
+
+
+def test_only_torch_is_seen_of_its_base(apptainer: Apptainer, image: Path, tmp_path: Path) -> None:
+    listed = inside(apptainer, image, "ls", "/opt/cwdpo/of_the_base").split()
+    assert {name.partition("-")[0] for name in listed} == {"torch", "torchgen", "functorch"}
+    assert "pip" in inside(apptainer, image, "sh", "-c", "ls /opt/torch/lib/python3*/site-packages").split()
+    place = "import torch; print(torch.__file__)"
+    assert inside(apptainer, image, "python", "-c", place).strip() == "/opt/cwdpo/of_the_base/torch/__init__.py"
+    stranger = tmp_path / "torchvision-0.28.0.dist-info"
+    stranger.mkdir()
+    (stranger / "METADATA").write_text("Metadata-Version: 2.1\nName: torchvision\nVersion: 0.28.0\n")
+    options = ("--bind", f"{tmp_path}:/mnt", "--env", "PYTHONPATH=/mnt")
+    refused = apptainer.run("test", *CLOSED, *options, image)
+    assert refused.returncode == 1
+    assert "packages: FAILED: importable, and neither locked nor torch's: torchvision 0.28.0 in /mnt" in refused.stderr
+
+
+def test_the_jars_of_spice_are_told_by_their_digests(apptainer: Apptainer, image: Path) -> None:
+    listing = "cd /opt/cwdpo/spice 2>/dev/null && sha256sum *.jar || true"
+    lines = inside(apptainer, image, "sh", "-c", listing).splitlines()
+    told = ",".join(f"{name}={digest}" for digest, name in map(str.split, lines))
+    assert labels(apptainer, image)["cwdpo.spice"] == (told or "none")
 
 
 def pins(text: str) -> set[str]:
