@@ -34,7 +34,7 @@ def doctor(
     submit: Annotated[
         bool, typer.Option("--submit", help="Slurm: one short job looks at compute nodes, in what jobs run in.")
     ] = False,
-    wait: Annotated[float, typer.Option("--wait", min=0.1, help="Minutes to wait for that job.")] = 30.0,
+    wait: Annotated[float, typer.Option("--wait", min=0.1, help="Minutes to wait until that job starts.")] = 30.0,
     as_json: JsonOption = False,
 ) -> None:
     """Check profile, image, store, Slurm's limits, tracking and tools; say what does not work and the remedy.

@@ -37,10 +37,11 @@ from cwdpo.jobs.doctor.packages import check_packages, lock_digest, lock_folder,
 from cwdpo.jobs.doctor.probe import clocks, merged
 from cwdpo.jobs.doctor.profile import check_ports
 from cwdpo.jobs.doctor.request import Answer
-from cwdpo.jobs.doctor.slurm_site import gpus_in, minutes
+from cwdpo.jobs.doctor.slurm_site import Job, gpus_in, minutes
 from cwdpo.jobs.doctor.storage import check_home, file_clock, file_system, hard_link
 from cwdpo.jobs.doctor.tools import check_tools
 from cwdpo.jobs.doctor.tracking import check_tracking
+from cwdpo.jobs.doctor.watch import Watch
 from cwdpo.model.config import Checkpoint
 
 BARE = REPO / "tests" / "cli" / "bare"
@@ -154,7 +155,7 @@ def mounted(folder: Path, options: str) -> Iterator[Path]:
 
 def test_a_home_that_is_read_only(tmp_path: Path) -> None:
     with mounted(tmp_path / "home", "ro,size=64k") as home:
-        assert "the file system is read-only -> free space or rights there" in only(check_home(home))
+        assert "the file system is read-only -> free space or rights there" in only(check_home(home, shared=True))
 
 
 def test_a_home_that_is_full(tmp_path: Path) -> None:
@@ -162,13 +163,15 @@ def test_a_home_that_is_full(tmp_path: Path) -> None:
         with open(home / "filler", "wb", buffering=0) as file, suppress(OSError):
             while True:
                 file.write(b"x" * 4096)
-        assert "no space left on the device -> free space or rights there, or another home" in only(check_home(home))
+        assert "no space left on the device -> free space or rights there, or another home" in only(
+            check_home(home, shared=True)
+        )
         assert os.listdir(home) == ["filler"]
 
 
 def test_a_home_in_memory_with_few_files(tmp_path: Path) -> None:
     with mounted(tmp_path / "home", "size=8m,nr_inodes=1000") as home:
-        found = lines(check_home(home))
+        found = lines(check_home(home, shared=True))
     assert any("home: file system tmpfs: in memory, gone after a reboot" in text for text in found), found
     assert any(text.startswith("warning home: space 0.0 GB free, less than 50 GB -> `cwdpo prune`") for text in found)
     assert any(text.startswith("warning home: files ") for text in found)
@@ -220,6 +223,19 @@ def test_the_file_system_of_the_last_and_longest_mount(tmp_path: Path) -> None:
     assert file_system(Path("/etc"), tmp_path / "none") is None
     assert storage.is_network("fuse.glusterfs")
     assert not storage.is_network("ext4")
+
+
+@pytest.mark.parametrize(
+    ("name", "shared", "level"), [("ext4", True, "warning"), ("ext4", False, "ok"), ("nfs4", True, "ok")]
+)
+def test_a_disk_of_one_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, shared: bool, level: str
+) -> None:
+    """Emulated: the name of the file system is said, not looked up."""
+    monkeypatch.setattr(storage, "file_system", lambda path: name)
+    (found,) = [text for text in lines(check_home(tmp_path, shared)) if "home: file system" in text]
+    assert found.startswith(f"{level} home: file system {name}"), found
+    assert ("which other nodes may not see -> `cwdpo doctor --submit` tries it" in found) == (level == "warning")
 
 
 # ---- image and environment
@@ -435,6 +451,58 @@ def test_a_model_without_its_processor(tmp_path: Path) -> None:
     checkpoint = model(tmp_path / "m")
     (tmp_path / "m" / "processor_config.json").unlink()
     assert "holds no processor" in only(check_model(checkpoint))
+
+
+# ---- the job on nodes
+
+
+class Clock:
+    """Seconds that pass only when a test says so, and Slurm's answers of the moment; neither a controller that fails
+    over nor half an hour of waiting can be had here."""
+
+    def __init__(self, *answers: str | None) -> None:
+        self.seconds, self.asked, self.answers = 0.0, 0, list(answers)
+        self.said: list[str] = []
+        self.watch = Watch(self._answer, self.said.append, lambda: self.seconds)
+
+    def _answer(self) -> Job | None:
+        self.asked += 1
+        state = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        return Job(state, "None") if state else None
+
+    def run(self, seconds: int) -> Watch:
+        for _ in range(seconds):
+            self.watch.look()
+            self.seconds += 1
+        return self.watch
+
+
+def test_a_job_that_waits_long_is_asked_for_seldom() -> None:
+    clock = Clock("PENDING")
+    watch = clock.run(1800)
+    assert watch.waits
+    assert not watch.ended
+    assert clock.asked < 1800 / 15 + 10
+    assert clock.said == ["PENDING (None)"]
+
+
+def test_an_answer_without_the_job_does_not_end_the_wait() -> None:
+    """Just after sbatch, and while another controller takes over."""
+    clock = Clock(None, None, "PENDING", None, "PENDING")
+    watch = clock.run(300)
+    assert not watch.ended
+    assert watch.waits
+    assert clock.said == ["PENDING (None)", "not in the queue", "PENDING (None)"]
+    assert Clock(None).run(300).waits, "one that never was there"
+
+
+@pytest.mark.parametrize("last", [None, "FAILED", "COMPLETING"])
+def test_a_job_that_is_through(last: str | None) -> None:
+    clock = Clock("PENDING", "RUNNING", last)
+    assert not clock.run(15).ended, "ranks may have written what is not seen yet"
+    watch = clock.run(25)
+    assert watch.ended
+    assert not watch.waits, "it did start"
 
 
 # ---- ports and nodes

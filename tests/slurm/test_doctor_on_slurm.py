@@ -11,14 +11,15 @@ from typing import Any
 
 import commands
 import pytest
-from cluster import Cluster
+from cluster import Cluster, wait_until
 
 from cwdpo.cli.doctor import line
 from cwdpo.jobs.clusters import SlurmCluster
 from cwdpo.jobs.doctor.slurm import check_slurm
 from cwdpo.jobs.slurm.batch import trial_script
 
-MAXSUBMIT = 5
+MAXSUBMIT = 20
+"""More than all jobs of these tests: a queue that is full is another finding."""
 SITE = {
     "ACCOUNTING": "slurmdbd", "MAXSUBMIT": MAXSUBMIT, "NODES": 2, "MAXARRAY": 500,
     "EXTRA": "PartitionName=short Nodes=ALL State=UP MaxTime=00:30:00 MaxNodes=1\n"
@@ -127,6 +128,17 @@ def _begun_first(probes: dict[str, Any]) -> None:
     """Jobs take as long as all other tests together."""
 
 
+@pytest.fixture
+def changing(on_site: Cluster, probes: dict[str, Any]) -> Cluster:
+    """The site, once the doctors above have looked at it as it was: all their jobs were submitted."""
+
+    def names() -> list[str]:
+        return on_site.run("squeue", "--noheader", "--states=all", "--format=%j").splitlines()
+
+    wait_until(lambda: sum("cwdpo-doctor" in name for name in names()) >= len(probes["doctors"]), 60, "jobs of doctors")
+    return on_site
+
+
 # ---- the site
 
 
@@ -158,8 +170,9 @@ def test_a_profile_with_a_fault_in_every_kind_of_job(on_site: Cluster) -> None:
         " that: 16 cores, 16 GB, 2 GPU(s)"
         " -> cluster profile: node (gpus, cpus, memory_gb, gpu_type), constraint, generate.nodes",
         "failure Slurm score partition closed is DOWN -> cluster profile: another partition, or ask the site",
-        "failure Slurm MaxSubmit 5 jobs in the queue, but max_submit is no limit: Slurm refuses the rest of a grid"
-        " -> cluster profile: max_submit: 5",
+        "failure Slurm MaxSubmit 20 jobs in the queue (account research), but max_submit is no limit: Slurm refuses the"
+        " rest of a grid"
+        " -> cluster profile: max_submit: 20",
     ]
 
 
@@ -175,17 +188,79 @@ def test_what_slurm_itself_refuses_and_names_that_it_does_not_know(on_site: Clus
     assert qos == "failure Slurm QOS there is no QOS 'long'; valid: normal -> cluster profile: qos: one of normal"
 
 
-def test_limits_of_time_and_drained_nodes(on_site: Cluster) -> None:
-    on_site.run("sacctmgr", "-i", "modify", "user", "root", "set", "MaxWall=00:10:00")
-    on_site.run("scontrol", "update", "nodename=node1", "state=drain", "reason=test")
+def test_limits_of_time_and_drained_nodes(changing: Cluster) -> None:
+    changing.run("sacctmgr", "-i", "modify", "user", "root", "set", "MaxWall=00:10:00")
+    changing.run("scontrol", "update", "nodename=node1", "state=drain", "reason=test")
     try:
         found = diagnosed()
     finally:
-        on_site.run("scontrol", "update", "nodename=node1", "state=resume")
-        on_site.run("sacctmgr", "-i", "modify", "user", "root", "set", "MaxWall=-1")
-    wall = "failure Slurm MaxWall train.time is 00:20:00, but account or QOS allow 00:10:00 -> cluster profile: train:"
+        changing.run("scontrol", "update", "nodename=node1", "state=resume")
+        changing.run("sacctmgr", "-i", "modify", "user", "root", "set", "MaxWall=-1")
+    wall = (
+        "failure Slurm MaxWall train.time is 00:20:00, but account research allows 00:10:00 -> cluster profile: train:"
+    )
     assert any(text.startswith(wall) for text in found), found
     assert any(text.startswith("warning Slurm train fits partition main, but node1 drain") for text in found), found
+
+
+def test_a_limit_of_a_qos_goes_before_that_of_the_account(changing: Cluster) -> None:
+    """What Slurm itself does is looked at, too: a job that is longer than its account allows starts in that QOS."""
+    manage = ("sacctmgr", "-i")
+    changing.run(*manage, "add", "qos", "long", "set", "MaxWall=1-00:00:00", "MaxSubmitJobsPerUser=3")
+    changing.run(*manage, "add", "qos", "debug", "set", "MaxWall=00:30:00")
+    changing.run(*manage, "modify", "user", "root", "set", "qos=normal,debug,long", "MaxWall=01:00:00")
+    try:
+        found = diagnosed(
+            train={**SHAPE, "qos": "long", "time": "02:00:00"}, generate={**SHAPE, "qos": "debug"},
+            score={**SHAPE, "qos": "debug", "time": "00:45:00"}, prepare={**SHAPE, "time": "01:30:00"},
+        )  # fmt: skip
+        changing.wait_for("COMPLETED", changing.sbatch("true", "--qos=long", "--time=02:00:00"))
+        changing.run("sacctmgr", "-i", "add", "qos", "wide", "set", "MaxWall=2-00:00:00")
+        changing.run("scontrol", "update", "partitionname=high", "qos=wide")
+        widest = diagnosed(qos="debug", train={**SHAPE, "partition": "high", "time": "1-12:00:00"})
+    finally:
+        changing.run(*manage, "modify", "user", "root", "set", "qos=normal", "MaxWall=-1")
+        changing.run("scontrol", "update", "partitionname=high", "qos=")
+        changing.run(*manage, "delete", "qos", "long,debug,wide")
+    time = "failure Slurm MaxWall {0}.time is {1}, but {2} -> cluster profile: {0}: {{time: {3}}}, or another qos"
+    assert found == [
+        "failure Slurm MaxSubmit 3 jobs in the queue (QOS long), but max_submit is 20: Slurm refuses the rest of a grid"
+        " -> cluster profile: max_submit: 3",
+        time.format("prepare", "01:30:00", "account research allows 01:00:00", '"01:00:00"'),
+        time.format("score", "00:45:00", "QOS debug allows 00:30:00", '"00:30:00"'),
+    ]
+    assert widest == [], "that of a partition goes before all"
+
+
+def test_an_account_with_limits_in_one_partition(changing: Cluster) -> None:
+    manage, user = ("sacctmgr", "-i"), ("user", "root", "account=lab")
+    changing.run(*manage, "add", "account", "lab")
+    changing.run(*manage, "add", *user, "partition=short", "MaxWall=00:10:00")
+    try:
+        only_there = diagnosed(account="lab", score={**SHAPE, "partition": "short", "time": "00:05:00"})
+        changing.run(*manage, "add", *user)
+        both = diagnosed(account="lab", score={**SHAPE, "partition": "short"})
+    finally:
+        changing.run(*manage, "delete", "account", "lab")
+    nowhere = "failure Slurm account account lab is not for partition 'main'; valid: short -> cluster profile: account"
+    assert only_there[-1].startswith(nowhere)
+    assert [text for text in both if "MaxWall" in text] == [
+        "failure Slurm MaxWall score.time is 00:20:00, but account lab allows 00:10:00"
+        ' -> cluster profile: score: {time: "00:10:00"}, or another qos'
+    ]
+
+
+def test_a_queue_that_is_full_is_no_fault_of_the_profile(changing: Cluster) -> None:
+    waiting = changing.sbatch("true", "--hold")
+    changing.run("sacctmgr", "-i", "modify", "user", "root", "set", "MaxSubmitJobs=1")
+    try:
+        found = diagnosed(max_submit=1)
+    finally:
+        changing.run("scancel", waiting)
+        changing.run("sacctmgr", "-i", "modify", "user", "root", "set", f"MaxSubmitJobs={MAXSUBMIT}")
+    assert len(found) == 4, found
+    full = "not checked: you have as many jobs in the queue as you may (sbatch: AssocMaxSubmitJobLimit; "
+    assert all(text.startswith("warning Slurm ") and full in text for text in found), found
 
 
 # ---- the jobs
@@ -246,16 +321,20 @@ def test_ctrl_c_takes_the_job_away(probes: dict[str, Any]) -> None:
     running.send_signal(signal.SIGINT)
     out, err = running.communicate(timeout=60)
     assert running.returncode == 130, out + err
-    assert doctor.queue() == "", "the last one"
+    wait_until(lambda: doctor.queue() == "", 30, "no job stays; one waits 0.3 minutes by itself")
     assert doctor.left() == []
 
 
 def test_a_job_that_never_starts_is_taken_away(probes: dict[str, Any]) -> None:
     running = probes["running"]["late"]
     out, err = running.communicate(timeout=90)
-    assert running.returncode == 1, err
-    (late,) = [text for text in out.splitlines() if "probe job " in text and "not through in time" in text]
-    assert "it was PENDING (BeginTime); cancelled -> a longer --wait;" in late
+    (late,) = [" ".join(text.split()) for text in out.splitlines() if "probe job " in text]
+    still = (
+        "warning probe job not checked: after 0.3 minute(s) its job was still PENDING (BeginTime), and was cancelled"
+    )
+    assert late.startswith(f"{still} -> a longer --wait; "), err
+    assert running.returncode == 0, "a full cluster is no fault"
+    assert probes["doctors"]["late"].left() == []
 
 
 def test_a_controller_that_is_down(on_site: Cluster) -> None:

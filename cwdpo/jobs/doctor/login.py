@@ -40,7 +40,7 @@ class Patient:
         os.environ["CWDPO_HOME"] = str(self.home)  # as a worker has it: what was fetched lies there
         yield from guarded("code", check_code)
         yield from self._profile()
-        yield from guarded("home", check_home, self.home)
+        yield from guarded("home", check_home, self.home, isinstance(self.cluster, SlurmCluster))
         yield from guarded("tracking", check_tracking, self.home)
         if isinstance(self.cluster, SlurmCluster):
             yield from _slurm(self.cluster, self.home)

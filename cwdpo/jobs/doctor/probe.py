@@ -13,14 +13,15 @@ from cwdpo.base import files
 from cwdpo.base.errors import CwdpoError
 from cwdpo.jobs.clusters import Resources, SlurmCluster
 from cwdpo.jobs.containers.image import Image, identify
+from cwdpo.jobs.doctor import slurm_site
 from cwdpo.jobs.doctor.check import Finding, failure, unchecked
 from cwdpo.jobs.doctor.data import Assets
 from cwdpo.jobs.doctor.packages import lock_folder, pinned
 from cwdpo.jobs.doctor.request import Answer, Request
 from cwdpo.jobs.doctor.storage import judged_skew
+from cwdpo.jobs.doctor.watch import LATE_SECONDS, Watch
 from cwdpo.jobs.slurm import commands
 from cwdpo.jobs.slurm.batch import probe_script
-from cwdpo.jobs.slurm.commands import QueueEntry
 from cwdpo.jobs.slurm.snapshot import snapshot
 from cwdpo.jobs.slurm.standing import ENDED
 from cwdpo.jobs.slurm.submission import sbatch
@@ -29,8 +30,6 @@ from cwdpo.model.config import checkpoint_folder
 MINUTES = 10
 NODES = 2
 POLL_SECONDS = 1.0
-LATE_SECONDS = 20.0
-"""What a job wrote last may be seen so much later; a job may take so long to end."""
 LOG_LINES = 4
 
 
@@ -55,14 +54,14 @@ class Probe:
         self.resources: Resources = replace(train, nodes=min(NODES, train.nodes), minutes=min(MINUTES, train.minutes))
 
     def run(self, seconds: float) -> list[Finding]:
-        """Submit, wait for at most `seconds`, and take the job away whatever happens meanwhile.
+        """Submit, wait for at most `seconds` until it starts, and take the job away whatever happens meanwhile.
 
         Raises:
             CwdpoError: the job could not be submitted.
         """
         try:
             self._write()
-            found = [*self._waited(seconds), *self._found()]
+            found = self._waited(seconds) or self._found()
         except BaseException:  # Ctrl-C too: neither files nor a job stay
             self.clear()
             raise
@@ -103,30 +102,25 @@ class Probe:
             job = sbatch(self.name, self.folder / "script.sh", [], self.say)
             asked = self.resources
             self.say(f"job {job}: {asked.nodes} node(s), {asked.ranks} rank(s), {asked.minutes} minutes at most")
-            return self._wait(time.monotonic() + seconds)
+            return self._wait(seconds)
         finally:
             self._end()
 
-    def _wait(self, deadline: float) -> list[Finding]:
-        """Until every rank has answered or the job has ended; a finding if it takes too long."""
-        said, ended = "", 0.0
-        while not self._answered():
-            entry = self._entry()
-            state = f"{entry.state} ({entry.reason})" if entry else "not in the queue"
-            if state != said:
-                self.say(f"{self.name}: {state}")
-                said = state
-            ended = ended or (time.monotonic() if entry is None or entry.state in ENDED else 0.0)
-            if ended and time.monotonic() - ended > LATE_SECONDS:
-                return []
-            if time.monotonic() > deadline:
-                remedy = "a longer --wait; a partition, qos or account with less to do; `squeue --me` shows the reason"
-                return [failure("probe job", f"not through in time, it was {state}; cancelled", remedy)]
+    def _wait(self, seconds: float) -> list[Finding]:
+        """Until every rank has answered or the job has ended; that nobody knows, where it does not start in time."""
+        watch = Watch(self._job, lambda state: self.say(f"{self.name}: {state}"))
+        deadline = time.monotonic() + seconds
+        while not (self._answered() or watch.ended):
+            watch.look()
+            if watch.waits and time.monotonic() > deadline:
+                remedy = "a longer --wait; cluster profile: a partition, qos or account that is less busy"
+                still = f"after {seconds / 60:g} minute(s) its job was still {watch.state}, and was cancelled"
+                return [unchecked("probe job", still, remedy)]
             time.sleep(POLL_SECONDS)
         return []
 
-    def _entry(self) -> QueueEntry | None:
-        return next((entry for entry in commands.queue() if entry.name == self.name), None)
+    def _job(self) -> slurm_site.Job | None:
+        return slurm_site.job(self.name)
 
     def _answered(self) -> bool:
         return sum(answer.complete for answer in Answer.read_all(self.folder)) == self.resources.ranks
@@ -134,19 +128,17 @@ class Probe:
     def _end(self) -> None:
         """Let a job that is through end by itself, and cancel any other."""
         with suppress(CwdpoError):  # Slurm is away; the time limit ends the job
-            entry = self._gone_within(LATE_SECONDS if self._answered() else 0.0)
-            if entry:
-                commands.cancel([entry.job])
-                self._gone_within(LATE_SECONDS)
+            if not (self._answered() and self._is_gone_within(LATE_SECONDS)):
+                commands.cancel(["--name", self.name])  # also one that squeue does not show yet
+                self._is_gone_within(LATE_SECONDS)
 
-    def _gone_within(self, seconds: float) -> QueueEntry | None:
-        """The job as it is after that time, None when it has ended."""
+    def _is_gone_within(self, seconds: float) -> bool:
         limit = time.monotonic() + seconds
-        while (entry := self._entry()) and entry.state not in ENDED:
+        while (job := self._job()) and job.state not in ENDED:
             if time.monotonic() >= limit:
-                return entry
+                return False
             time.sleep(POLL_SECONDS)
-        return None
+        return True
 
     def _found(self) -> list[Finding]:
         answers = Answer.read_all(self.folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +20,9 @@ from cwdpo.jobs.slurm.commands import SlurmError
 KINDS: tuple[Kind, ...] = get_args(Kind)
 NEEDED = ("sbatch", "squeue", "scontrol", "sinfo", "scancel")
 PROFILE = "cluster profile"
+FULL = re.compile(r"Max(Array)?SubmitJob|GrpSubmitJob")
+LATER = "ask again when some are through; submitting goes on by itself then, if max_submit is not above the site's"
+"""Jobs of this kind may be all right."""
 
 
 def check_slurm(cluster: SlurmCluster, header: Callable[[Kind], str]) -> Iterator[Finding]:
@@ -161,6 +165,8 @@ def _asked(cluster: SlurmCluster, kind: Kind, script: str) -> Finding:
         try:
             commands.estimated_start(file.name)
         except SlurmError as error:
+            if FULL.search(str(error)):
+                return unchecked(f"Slurm {kind}", f"you have as many jobs in the queue as you may ({error})", LATER)
             keys = "account, qos, partition, constraint, exclude or sbatch"
             return failure(
                 f"Slurm {kind}", str(error), f"{PROFILE}: {keys}, or {kind}; `sbatch --test-only` says the same"

@@ -57,6 +57,21 @@ def _is_word(constraint: str | None) -> frozenset[str]:
     return frozenset([constraint]) if constraint and re.fullmatch(r"[\w.-]+", constraint) else frozenset()
 
 
+@dataclass(frozen=True)
+class Job:
+    """One job in the queue, with its state and what it waits for."""
+
+    state: str
+    reason: str
+
+
+def job(name: str) -> Job | None:
+    """This user's job of that name as long as the controller knows it, ended ones too."""
+    asked = ("--user", str(os.getuid()), "--name", name, "--states=all", "--format=%T|%r")
+    lines = commands.run(["squeue", "--noheader", *asked]).splitlines()
+    return Job(*lines[0].split("|", 1)) if lines else None
+
+
 def config() -> dict[str, str]:
     """`scontrol show config`."""
     lines = commands.run(["scontrol", "show", "config"]).splitlines()
@@ -115,14 +130,14 @@ def user() -> str:
 
 
 def associations() -> list[dict[str, str]]:
-    """This user's accounts with their limits."""
+    """This user's accounts with their limits; one may be there once for a partition and once for all others."""
     fields = ("Account", "Partition", "QOS", "DefaultQOS", "MaxJobs", "MaxSubmit", "MaxWall")
     return _table(fields, "assoc", f"user={user()}")
 
 
 def qualities() -> dict[str, dict[str, str]]:
     """QOS by name with its limits of one user."""
-    return {row["Name"]: row for row in _table(("Name", "MaxJobsPU", "MaxSubmitPU", "MaxWall"), "qos")}
+    return {row["Name"]: row for row in _table(("Name", "Flags", "MaxJobsPU", "MaxSubmitPU", "MaxWall"), "qos")}
 
 
 def default_account() -> str | None:

@@ -49,19 +49,24 @@ VOLATILE = ("tmpfs", "ramfs")
 ELSEWHERE = "put the home on another file system: --home or CWDPO_HOME"
 
 
-def check_home(home: Path) -> Iterator[Finding]:
-    """Every check of a home folder; what they write is gone afterwards."""
+def check_home(home: Path, shared: bool) -> Iterator[Finding]:
+    """Every check of a home folder; what they write is gone afterwards.
+
+    Args:
+        shared: other machines have to see it, too.
+    """
     try:
         with _room(home) as room:
             yield ok("home", f"{home.resolve()} can be written")
-            yield from _checks(home, room)
+            yield from _checks(home, room, shared)
     except StoreError as error:
         yield failure("home", str(error), "free space or rights there, or another home: --home or CWDPO_HOME")
 
 
-def _checks(home: Path, room: Path) -> Iterator[Finding]:
+def _checks(home: Path, room: Path, shared: bool) -> Iterator[Finding]:
     for name, check in _TRIED.items():
         yield from guarded(f"home: {name}", check, room)
+    yield from guarded("home: file system", kind, room, shared)
     yield from guarded("home: clock", file_clock, room)
     yield from guarded("home: code", code_folder, home)
 
@@ -195,8 +200,8 @@ def space(room: Path) -> Iterator[Finding]:
         yield ok("home: files", f"{found.f_favail:,} more fit")
 
 
-def kind(room: Path) -> Iterator[Finding]:
-    """Which file system it is."""
+def kind(room: Path, shared: bool) -> Iterator[Finding]:
+    """Which file system it is, and whether others see it as far as its name tells."""
     name, found = "home: file system", file_system(room)
     if found is None:
         yield unchecked(name, "/proc/mounts cannot be read")
@@ -204,6 +209,9 @@ def kind(room: Path) -> Iterator[Finding]:
         yield warning(name, f"{found}: in memory, gone after a reboot, and no other node sees it", ELSEWHERE)
     elif is_network(found):
         yield ok(name, f"{found}, a network file system")
+    elif shared:
+        text = f"{found}: by its name a disk of this machine, which other nodes may not see"
+        yield warning(name, text, f"`cwdpo doctor --submit` tries it; if they do not: {ELSEWHERE}, one that all see")
     else:
         yield ok(name, f"{found}, a disk of this machine as far as it can be told")
 
@@ -295,6 +303,5 @@ _TRIED: dict[str, Callable[[Path], Iterator[Finding]]] = {
     "exclusive": exclusive,
     "fsync": durable,
     "space": space,
-    "file system": kind,
     "flock": flock,
 }
