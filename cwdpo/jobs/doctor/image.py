@@ -12,9 +12,9 @@ from pathlib import Path
 
 from cwdpo.base.errors import ConfigError
 from cwdpo.jobs.clusters import SlurmCluster
-from cwdpo.jobs.containers.apptainer import Apptainer
 from cwdpo.jobs.containers.bare import Bare
 from cwdpo.jobs.containers.image import REVISION, Image, identify
+from cwdpo.jobs.containers.sif_runtime import SifRuntime
 from cwdpo.jobs.doctor.check import Finding, failure, guarded, ok, unchecked, warning
 from cwdpo.jobs.doctor.packages import check_packages, lock_digest, lock_folder, pinned
 from cwdpo.jobs.doctor.tools import check_tools
@@ -64,7 +64,7 @@ def check_python(python: str) -> Iterator[Finding]:
         yield unchecked("tools", "Java, jars and versions of another interpreter's environment", "--submit looks there")
 
 
-def check_image(container: Apptainer, home: Path) -> Iterator[Finding]:
+def check_image(container: SifRuntime, home: Path) -> Iterator[Finding]:
     """A whole SIF file, made from this checkout's locks."""
     path = Path(container.image).expanduser().absolute()
     try:
@@ -101,7 +101,7 @@ def _revision(image: Image) -> Finding:
     return ok("image revision", f"made at this commit, {label[:12]}")
 
 
-def _program(container: Apptainer) -> Iterator[Finding]:
+def _program(container: SifRuntime) -> Iterator[Finding]:
     """The container program, which many sites have on compute nodes only."""
     name, program = "container program", container.program or container.command
     found = shutil.which(program)

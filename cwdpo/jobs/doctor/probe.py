@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -158,11 +159,13 @@ class Probe:
 
 def _as_seen_here(assets: Assets) -> Assets:
     """With folders in place of relative paths and hub names, as jobs get them; what is missing was told before."""
-    data = [source.model_copy(update={"root": source.root.expanduser().absolute()}) for source in assets.outside]
+    data = [
+        source.model_copy(update={"root": Path(os.path.abspath(source.root.expanduser()))}) for source in assets.outside
+    ]
     models = []
     for model in assets.models:
         with suppress(CwdpoError):
-            models.append(model.model_copy(update={"path": str(checkpoint_folder(model).absolute())}))
+            models.append(model.model_copy(update={"path": os.path.abspath(checkpoint_folder(model))}))
     return Assets(data=tuple(data), models=tuple(models))
 
 
