@@ -44,6 +44,8 @@ def fetch(
         raise ConfigError(f"--to: {to} is a file; name a folder")
     place = _Place(Source(grid or "", tuple(override or []), home), to, check)
     outcomes = [place.bring(name, asset) for name, asset in _wanted(place.source, names or []).items()]
+    if not outcomes and not as_json:
+        typer.echo("nothing to fetch: what this grid needs is here, or made by its own stages")
     if as_json:
         print_json({"assets": [outcome.as_json() for outcome in outcomes]})
     else:
@@ -166,7 +168,7 @@ def _print(outcomes: Sequence[Outcome]) -> None:
     said = {
         "fetched": "fetched",
         "present": "there already (--check reads every byte)",
-        "checked": "every byte is right",
+        "checked": "every byte is as it was fetched",
     }
     for outcome in outcomes:
         count = f"{len(outcome.files)} file{'s' if len(outcome.files) > 1 else ''}, {human(outcome.bytes)}"

@@ -62,7 +62,7 @@ def _submit(plan: Plan, source: Source, cluster: SlurmCluster, wishes: Wishes, c
     _forgive(plan, desired, kinds={"cancelled"})
     _preflight(plan, desired)
     check()
-    desired.write(plan)
+    _write_down(plan, source, desired)
     outcome = Pass(plan, desired, check, typer.echo).run()
     side = SideJobs(plan, desired, check)
     side.collect(typer.echo)
@@ -72,13 +72,18 @@ def _submit(plan: Plan, source: Source, cluster: SlurmCluster, wishes: Wishes, c
 
 
 def _desire(plan: Plan, source: Source, cluster: SlurmCluster, nodes: set[str]) -> Desired:
-    """What is asked for from now on, with the code and the grid file as they are at this moment."""
+    """What is asked for from now on, with the code and the image as they are at this moment."""
     code = snapshot(Ledger(plan.store).folder / "code")
-    folder = plan.write()
-    files.write_bytes(folder / f"{plan.grid.name}.yaml", find_config("grids", source.grid).read_bytes())
     before = Desired.read(plan)
     wanted = frozenset(nodes) | (before.nodes if before else frozenset())
     return Desired(cluster, code, wanted, source.overrides, _image(plan, cluster, say=typer.echo))
+
+
+def _write_down(plan: Plan, source: Source, desired: Desired) -> None:
+    """The grid as it is submitted: what a refused submission asked for must not count as what the grid needs."""
+    folder = plan.write()
+    files.write_bytes(folder / f"{plan.grid.name}.yaml", find_config("grids", source.grid).read_bytes())
+    desired.write(plan)
 
 
 def _image(
@@ -132,13 +137,13 @@ def nodes_of(plan: Plan, cells: list[str] | None) -> set[str]:
 
 def retry(source: Source, cells: list[str] | None) -> int:
     """Try again what failed, with the code as it is now."""
-    check_slurm(None)
     plan = source.plan(writable=True)
+    _check_known(plan)
     with locked(Ledger(plan.store).folder / "lock", WAIT_SECONDS, typer.echo) as check:
         before = _submitted(plan)
         desired = _desire(plan, source, before.cluster, nodes_of(plan, cells))
         check()
-        desired.write(plan)
+        _write_down(plan, source, desired)
         count = _forgive(plan, desired, cells=cells)
         typer.echo(f"{count} failure(s) count no longer")
         outcome = Pass(plan, desired, check, typer.echo).run()
@@ -149,8 +154,8 @@ def retry(source: Source, cells: list[str] | None) -> int:
 
 def cancel(source: Source, cells: list[str] | None) -> int:
     """Take waiting and running jobs of cells away; what other cells need stays."""
-    check_slurm(None)
     plan = source.plan()
+    _check_known(plan)
     with locked(Ledger(plan.store).folder / "lock", WAIT_SECONDS, typer.echo) as check:
         adopt(Standings(Ledger(plan.store)), typer.echo)
         check()
@@ -170,6 +175,12 @@ def cancel(source: Source, cells: list[str] | None) -> int:
     return 0
 
 
+def _check_known(plan: Plan) -> None:
+    """Raise where the grid was never submitted, or Slurm cannot be asked about it here."""
+    _submitted(plan)
+    check_slurm(f"grid '{plan.grid.name}' is on Slurm", "log in to its cluster")
+
+
 def _submitted(plan: Plan) -> Desired:
     found = Desired.read(plan)
     if found is None:
@@ -179,9 +190,8 @@ def _submitted(plan: Plan) -> Desired:
 
 def reconcile_grid(source: Source, stay: bool) -> int:
     """One pass, or passes until all is settled."""
-    check_slurm(None)
     plan = source.plan(writable=True)
-    _submitted(plan)
+    _check_known(plan)
     if stay:
         return watch(plan)
     _tell(plan, reconcile(plan, typer.echo))
@@ -264,7 +274,7 @@ def _conclude(plan: Plan, outcome: Outcome) -> int:
 
 def _dry_run(plan: Plan, cluster: SlurmCluster) -> int:
     """Write what would be submitted."""
-    folder = plan.write() / "dry-run"
+    folder = plan.store.home / "grids" / plan.grid.name / "dry-run"
     ledger = Ledger(plan.store)
     code = snapshot(ledger.folder / "code", write=False)
     desired = Desired(cluster, code, frozenset(node.id for node in plan.nodes))
@@ -280,7 +290,8 @@ def _dry_run(plan: Plan, cluster: SlurmCluster) -> int:
     if look:
         for kind, sentence in submission.preflight(book.missing, book.queued):
             typer.echo(f"preflight {kind}: {sentence}")
-    typer.echo(f"{len(arrays)} arrays, {sum(len(array.elements) for array in arrays)} jobs; nothing submitted")
+    done = " (every stage is done or in the queue)" if not arrays else ""
+    typer.echo(f"{len(arrays)} arrays, {sum(len(array.elements) for array in arrays)} jobs{done}; nothing submitted")
     typer.echo(f"scripts, job files, dag.mmd and dag.dot are in {_shown(folder)}")
     return 0
 

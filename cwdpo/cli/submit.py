@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
@@ -49,7 +50,9 @@ def submit_grid(source: Source, cluster_name: str | None, wishes: Wishes) -> int
         from cwdpo.cli.slurm import submit_slurm
 
         if not wishes.dry_run:
-            check_slurm(cluster_name)
+            name = cluster_name or os.environ.get("CWDPO_CLUSTER") or "default"
+            elsewhere = "log in to the cluster, or say --cluster local to compute on this machine"
+            check_slurm(f"cluster '{name}' needs Slurm", elsewhere)
         return submit_slurm(source, cluster, wishes)
     wrong = [name for name in ("dry_run", "watch", "steward") if getattr(wishes, name)]
     if wrong:

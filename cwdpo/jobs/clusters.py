@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter, field_validator, model_validator
 
 from cwdpo.base.config import Config, read_yaml, validate
-from cwdpo.base.errors import ConfigError, name_valid
+from cwdpo.base.errors import ConfigError, NotAvailable, name_valid
 from cwdpo.experiment import find_config
 from cwdpo.jobs.containers import Container
 from cwdpo.jobs.containers.bare import Bare
@@ -315,13 +315,14 @@ def load_cluster(name: str | None) -> Cluster:
     return found
 
 
-def check_slurm(name: str | None) -> None:
-    """Raise `ConfigError` where jobs cannot be submitted from."""
+def check_slurm(what: str, remedy: str) -> None:
+    """Raise `NotAvailable` where jobs cannot be submitted from.
+
+    Args:
+        what: half a sentence that says what needs Slurm.
+    """
     if shutil.which("sbatch") is None:
-        raise ConfigError(
-            f"cluster '{name or os.environ.get('CWDPO_CLUSTER') or 'default'}' needs Slurm, but there is no sbatch on"
-            " the PATH: log in to the cluster, or say --cluster local to compute on this machine"
-        )
+        raise NotAvailable(f"{what}, but there is no sbatch on the PATH: {remedy}")
 
 
 def read_cluster(content: dict[str, Any]) -> Cluster:

@@ -164,10 +164,11 @@ def _cached_snapshot(model: Checkpoint) -> Path:
         )
     except (LocalEntryNotFoundError, HFValidationError) as error:
         at = f" at revision {model.revision}" if model.revision else ""
+        pinned = f" --revision {model.revision}" if model.revision else ""
         raise ModelError(
             f"model.path: '{model.path}' is neither a folder nor a hub model in the local cache{at}, or is there"
             " only in part; where there is internet, with HF_HOME as it is here, run: cwdpo fetch --grid GRID"
-            f" (or without this program: hf download {model.path})"
+            f" (or without this program: hf download {model.path}{pinned})"
         ) from error
 
 

@@ -363,7 +363,7 @@ def test_the_command_fetches_by_name_into_the_home(site: Site, tmp_path: Path) -
     assert (tmp_path / "home" / "assets" / "thing" / "blob").read_bytes() == CONTENT
     assert (tmp_path / "home" / "assets" / "thing.json").is_file()
     assert "thing: there already" in succeed(cwdpo("fetch", "thing", **place))
-    assert "thing: every byte is right" in succeed(cwdpo("fetch", "thing", "--check", **place))
+    assert "thing: every byte is as it was fetched" in succeed(cwdpo("fetch", "thing", "--check", **place))
     unknown = cwdpo("fetch", "thin", **place)
     assert unknown.returncode == 2
     assert "unknown asset 'thin'; did you mean 'thing'? valid: thing" in unknown.stderr
@@ -449,7 +449,7 @@ def test_a_grid_finds_its_model_offline(hub: Site, tmp_path: Path, micro: Micro,
     assert [node["id"] for node in nodes] == [node["id"] for node in same]
     hub_grid(tmp_path, revision)
     told = succeed(cwdpo("fetch", "--grid", grid, "--check", **place(tmp_path, None)))
-    assert f"{REPO}: every byte is right" in told
+    assert f"{REPO}: every byte is as it was fetched" in told
 
 
 def test_a_pinned_model_is_fetched_once(hub: Site, tmp_path: Path) -> None:

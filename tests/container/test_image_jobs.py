@@ -72,6 +72,8 @@ def test_the_doctor_looks_at_nodes_from_inside_the_image(
     slurm_at = {key: slurm.env[key] for key in ("SLURM_CONF", "PATH")}
     done = commands.cwdpo("doctor", "-c", profile, "--home", tmp_path / "home", "--submit", "--json", **slurm_at)
     assert done.returncode == 0, done.stdout + done.stderr
+    login = {entry["name"]: entry for entry in json.loads(done.stdout)["login"]}
+    assert (login["image lock"]["level"], login["inside the image"]["level"]) == ("ok", "ok")
     nodes = {entry["name"]: entry for entry in json.loads(done.stdout)["nodes"]}
     assert nodes["all-reduce"]["found"] == "2 rank(s) on 2 node(s) met and added up right"
     assert nodes["container"]["level"] == "ok"

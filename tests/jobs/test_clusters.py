@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cwdpo.base.errors import ConfigError
+from cwdpo.base.errors import ConfigError, NotAvailable
 from cwdpo.jobs.clusters import KINDS, SlurmCluster, check_slurm, load_cluster, minutes_of
 from cwdpo.jobs.slurm.arrays import Array
 from cwdpo.jobs.slurm.batch import script
@@ -79,8 +79,8 @@ def test_a_wrong_key_or_value_is_named(tmp_path: Path, text: str, said: str) -> 
 
 def test_where_there_is_no_slurm_the_way_out_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(ConfigError, match="--cluster local"):
-        check_slurm(None)
+    with pytest.raises(NotAvailable, match="cluster 'x' needs Slurm, but there is no sbatch on the PATH: log in"):
+        check_slurm("cluster 'x' needs Slurm", "log in")
 
 
 def test_the_script_says_what_the_profile_says(tmp_path: Path) -> None:

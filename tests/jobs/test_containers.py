@@ -55,7 +55,7 @@ def test_the_digest_of_a_large_file_is_computed_once(image: Path, tmp_path: Path
     [
         (lambda path: path.unlink(), "no image '{path}': `make container` builds one"),
         (lambda path: (path.unlink(), path.mkdir()), "is a folder; an image is one file"),
-        (lambda path: path.write_text("FROM scratch"), "is no image (SIF file): it begins with b'FROM scratch'"),
+        (lambda path: path.write_text("FROM scratch"), "is no image (SIF file): it begins with 'FROM scratch'"),
         (lambda path: os.truncate(path, path.stat().st_size - 1), "is cut off"),
         (lambda path: os.truncate(path, 200), "is cut off: 200 bytes, less than its table"),
     ],

@@ -248,7 +248,11 @@ def cut(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "expected"),
     [
-        (Path.unlink, "no image '{path}': `make container` builds one -> cluster profile: container.image"),
+        (
+            Path.unlink,
+            "no image '{path}': `make container` builds one, "
+            "`apptainer pull` makes one of an address such as docker://... -> cluster profile: container.image",
+        ),
         (lambda path: path.write_bytes(b"#!/bin/sh\n" * 50), "{path} is no "),
         (cut, "image {path} is cut off: "),
     ],

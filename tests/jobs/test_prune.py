@@ -258,3 +258,15 @@ def test_sizes_for_people() -> None:
     assert [human(size) for size in (0, 512, 1500, 99_960, 123_456, 2.5e9, 3e12)] == [
         "0 B", "512 B", "1.5 kB", "100 kB", "123 kB", "2.5 GB", "3.0 TB",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", [None, "/nowhere"])
+def test_a_dry_run_of_less_does_not_change_what_is_needed(home: Path, path: str | None) -> None:
+    """Whether it ends well or not: where Slurm is installed but not running, it does not."""
+    plan = home / "grids" / "micro" / "plan.json"
+    before = plan.read_bytes()
+    environment = {} if path is None else {"PATH": path}
+    less = ("--set", "seeds=[0]", "-c", "one-machine", "--dry-run")
+    shown = cwdpo("submit", "-g", MICRO, "--home", home, *less, **environment)
+    assert "nothing submitted" in shown.stdout, shown.stderr
+    assert plan.read_bytes() == before

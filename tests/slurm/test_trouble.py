@@ -202,13 +202,15 @@ def test_a_wrong_profile_is_told_before_anything_is_submitted(slurm: Cluster, tm
     assert message in refused.stderr, refused.stderr
     assert "Traceback" not in refused.stderr
     assert run.ledger == []
-    assert not (run.home / "grids" / "siblings" / "slurm.json").exists(), "nothing is wanted"
+    folder = run.home / "grids" / "siblings"
+    assert not (folder / "slurm.json").exists(), "nothing is wanted"
+    assert not (folder / "plan.json").exists(), "nothing counts as needed"
 
 
 def test_without_slurm_the_way_out_is_named(slurm: Cluster, tmp_path: Path) -> None:
     run = sweep(slurm, tmp_path)
     refused = commands.cwdpo("submit", "-g", SIBLINGS, "--home", run.home, "-c", run.profile, PATH="/nowhere")
-    assert refused.returncode == 2
+    assert refused.returncode == 6
     assert "there is no sbatch on the PATH" in refused.stderr
     assert "--cluster local" in refused.stderr
 

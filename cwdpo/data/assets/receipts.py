@@ -104,7 +104,7 @@ class Receipt:
 
 def never_fetched(name: str, folder: Path) -> NotAvailable:
     """What `--check` says about an asset without a receipt."""
-    return NotAvailable(f"{name} was not fetched to {folder}; where there is internet, run: cwdpo fetch {name}")
+    return NotAvailable(f"{name} was not fetched to {folder}; where there is internet, run the same without --check")
 
 
 def faults_in(folder: Path, entries: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -31,11 +31,13 @@ def check_sif(path: Path) -> None:
             head = file.read(128)
             ends = [at + size for _, at, size in _objects(file, head)] if MAGIC in head else []
     except FileNotFoundError as error:
-        raise ConfigError(f"no image '{path}': `make container` builds one") from error
+        raise ConfigError(
+            f"no image '{path}': `make container` builds one, `apptainer pull` makes one of an address such as docker://..."
+        ) from error
     except OSError as error:
         raise ConfigError(f"image {path}: {error.strerror}") from error
     if head[MAGIC_AT : MAGIC_AT + len(MAGIC)] != MAGIC:
-        raise ConfigError(f"{path} is no image (SIF file): it begins with {head[:16]!r}")
+        raise ConfigError(f"{path} is no image (SIF file): it begins with '{head[:16].decode(errors='replace')}'")
     size = path.stat().st_size
     if not ends or size < max(ends):
         said = f", its table says {max(ends)}" if ends else ", less than its table"

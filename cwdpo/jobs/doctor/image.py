@@ -10,9 +10,11 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import cwdpo
 from cwdpo.base.errors import ConfigError
 from cwdpo.jobs.clusters import SlurmCluster
 from cwdpo.jobs.containers.bare import Bare
+from cwdpo.jobs.containers.host import Host
 from cwdpo.jobs.containers.image import REVISION, Image, identify
 from cwdpo.jobs.containers.sif_runtime import SifRuntime
 from cwdpo.jobs.doctor.check import Finding, failure, guarded, ok, unchecked, warning
@@ -20,6 +22,7 @@ from cwdpo.jobs.doctor.packages import check_packages, lock_digest, lock_folder,
 from cwdpo.jobs.doctor.tools import check_tools
 from cwdpo.version import code_version
 
+PACKAGE = Path(cwdpo.__file__).resolve().parent
 SECONDS = 60.0
 NEEDED = ("torch", "transformers", "peft", "deepspeed", "safetensors", "pycocoevalcap", "PIL")
 LOOK = "import importlib.util as u, sys; print(*[n for n in sys.argv[1:] if u.find_spec(n) is None])"
@@ -32,7 +35,7 @@ def check_environment(cluster: SlurmCluster, home: Path) -> Iterator[Finding]:
         yield from guarded("environment", check_python, container.python or sys.executable)
     else:
         yield from guarded("image", check_image, container, home)
-        yield from guarded("container program", _program, container)
+        yield from guarded("container program", _program, container, home)
 
 
 def check_here() -> Iterator[Finding]:
@@ -101,7 +104,7 @@ def _revision(image: Image) -> Finding:
     return ok("image revision", f"made at this commit, {label[:12]}")
 
 
-def _program(container: SifRuntime) -> Iterator[Finding]:
+def _program(container: SifRuntime, home: Path) -> Iterator[Finding]:
     """The container program, which many sites have on compute nodes only."""
     name, program = "container program", container.program or container.command
     found = shutil.which(program)
@@ -113,3 +116,21 @@ def _program(container: SifRuntime) -> Iterator[Finding]:
         yield failure(name, f"{found}: {' '.join(done.stderr.split())}", "cluster profile: container.program")
     else:
         yield ok(name, done.stdout.strip())
+        yield from guarded("inside the image", _inside, container, home)
+
+
+def _inside(container: SifRuntime, home: Path) -> Iterator[Finding]:
+    """Enter it as a job does, with the profile's binds and options; login nodes may forbid what others allow."""
+    name, path = "inside the image", Path(container.image).expanduser().absolute()
+    if not path.is_file():
+        return  # told already
+    host = Host(code=PACKAGE.parent, image=path, folders=(home.resolve(),) if home.is_dir() else ())
+    command = container.enter(["-c", LOOK, *NEEDED], host)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+    if done.returncode:
+        said = " ".join(done.stderr.split()[-30:]) or f"exit status {done.returncode}"
+        yield warning(name, f"it does not start here: {said}", "container.bind and options of the profile; --submit")
+    elif done.stdout.strip():
+        yield failure(name, f"it lacks {', '.join(done.stdout.split())}", "make container, and copy the new image")
+    else:
+        yield ok(name, f"it starts here and has {len(NEEDED)} of {len(NEEDED)} packages that are needed")
