@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from cwdpo.jobs.clusters import KINDS, Kind, SlurmCluster
+from cwdpo.jobs.clusters import KINDS, Kind, Resources, SlurmCluster
 from cwdpo.jobs.containers.image import Image
 from cwdpo.jobs.job import job_content
 from cwdpo.jobs.plan import Plan
@@ -169,7 +169,7 @@ class Submission:
         for pattern, explain in _HINTS:
             if re.search(pattern, complaint, re.IGNORECASE):
                 return f"{complaint}\n{explain(shape, self.cluster)}"
-        return f"{complaint}\nThe job was: {array.kind}, {shape}"
+        return f"{complaint}\nThe job was: {array.kind}, {_in_words(shape)}"
 
 
 def sbatch(name: str, script: Path, options: Sequence[str], say: Callable[[str], None]) -> str:
@@ -191,9 +191,17 @@ def _partition_hint(shape: Any, cluster: SlurmCluster) -> str:
 
 def _size_hint(shape: Any, cluster: SlurmCluster) -> str:
     found = commands.run(["sinfo", "--noheader", "--format", "%R: %D nodes, %c CPUs, %m MB, %G"]).splitlines()
-    wanted = f"{shape.nodes} node(s) of {shape.tasks_per_node} x {shape.cpus_per_task} CPUs, {shape.gpus_per_node} GPUs"
+    return f"cluster profile, {shape.kind} and node: asked for {_in_words(shape)}; here are: {'; '.join(found)}"
+
+
+def _in_words(shape: Resources) -> str:
     memory = f", {shape.memory_gb} GB" if shape.memory_gb else ""
-    return f"cluster profile, {shape.kind} and node: asked for {wanted}{memory}; here are: {'; '.join(found)}"
+    wanted = f"{shape.tasks_per_node} x {shape.cpus_per_task} CPUs, {shape.gpus_per_node} GPUs{memory}"
+    return f"{shape.nodes} node(s) of {wanted}"
+
+
+def _controller_hint(shape: Resources, cluster: SlurmCluster) -> str:
+    return "Slurm's controller does not answer, or SLURM_CONF does not name its configuration; try `sinfo`"
 
 
 def _account_hint(shape: Any, cluster: SlurmCluster) -> str:
@@ -214,6 +222,7 @@ _FULL = re.compile(r"MaxSubmit|submit limit", re.IGNORECASE)
 """What Slurm says when a user has as many jobs in the queue as the site allows."""
 
 _HINTS: tuple[tuple[str, Callable[[Any, SlurmCluster], str]], ...] = (
+    (r"failed to fetch config|unable to contact slurm controller", _controller_hint),
     (r"invalid partition", _partition_hint),
     (r"node configuration|node count|more processors|gres|memory specification|cpu count", _size_hint),
     (_FULL.pattern, _limit_hint),  # before the next: it says "accounting/QOS policy", too
