@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -25,6 +26,8 @@ STARTED = time.monotonic()
 
 def pytest_configure() -> None:
     """What this process and all that it starts shall find, before anything imports torch."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # started in the background: commands here get Ctrl-C
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ["OMP_NUM_THREADS"] = "1"  # workers stand side by side; jobs say themselves how many threads they take
     os.environ["TORCHDYNAMO_DISABLE"] = "1"  # nothing here is compiled, and ranks start a second sooner without
 

@@ -80,7 +80,8 @@ def test_jobs_of_a_killed_node_die_and_start_again_elsewhere(slurm: Cluster, tmp
     job = slurm.sbatch(script)
     (first,) = wait_for_lines(log, 1)
     node = first.split()[1]
-    wait_until(lambda: "322" in " ".join(slurm.processes()), 10)
+    wait_until(lambda: any(line.startswith("sleep 322") for line in slurm.processes()), 30)
+    time.sleep(0.5)  # srun is told that it has started: cut off before, it ends the job itself
     slurm.kill_node(node)
     try:
         assert not [line for line in slurm.processes() if line.startswith("sleep")]
@@ -157,8 +158,11 @@ def test_a_second_start_finds_it_running_and_stop_leaves_nothing(make_cluster: C
     cluster.stop()
 
 
-def test_a_start_that_fails_names_the_daemon_and_leaves_nothing(make_cluster: Callable[..., Cluster], tmp_path: Path):
-    cluster = Cluster(tmp_path / "broken", NODES=1, EXTRA="PartitionName=ghost Nodes=nowhere")
+def test_a_start_that_fails_names_the_daemon_and_leaves_nothing(
+    make_cluster: Callable[..., Cluster], tmp_path_factory: pytest.TempPathFactory
+):
+    folder = tmp_path_factory.mktemp("no")  # its sockets allow no long name
+    cluster = Cluster(folder / "broken", NODES=1, EXTRA="PartitionName=ghost Nodes=nowhere")
     start = time.monotonic()
     with pytest.raises(AssertionError, match=r"slurmctld ended while starting(.|\n)*logs stay") as failure:
         cluster.start()
