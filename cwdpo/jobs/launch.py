@@ -8,9 +8,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -59,19 +60,35 @@ def launch(job: Path, ranks: int, threads: int, gpus: Sequence[str], started: La
     """Start `ranks` workers on a job file; their own output before a stage captures it goes beside the job file.
 
     Args:
-        started: gets the processes one by one; who is interrupted on the way still knows those that run.
+        started: gets the processes one by one; who is interrupted on the way knows those that run.
     """
     port = free_port()
     started = started or Launched()
     for rank in range(ranks):
         environment = _environment(rank, ranks, threads, port, gpus)
-        with open(job.with_suffix(f".{rank}.log"), "ab") as log:
+        with open(job.with_suffix(f".{rank}.log"), "ab") as log, _undisturbed():
             process = subprocess.Popen(
                 [sys.executable, "-m", "cwdpo.jobs.worker", str(job)],
                 env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
-        started.processes.append(process)
+            started.processes.append(process)
     return started
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Hold Ctrl-C back for a moment: cut off inside of `Popen`, nobody would know of the process it made."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: received.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if received:
+        signal.raise_signal(signal.SIGINT)
 
 
 def _environment(rank: int, ranks: int, threads: int, port: int, gpus: Sequence[str]) -> Mapping[str, str]:

@@ -232,7 +232,7 @@ def test_a_web_page_instead_of_a_jar_is_refused(site: Site, here: Fetched) -> No
 
 def test_check_names_what_is_wrong(site: Site, here: Fetched) -> None:
     wanted = asset(f"{site.url}/blob")
-    with pytest.raises(NotAvailable, match=r"was not fetched to .*run: cwdpo fetch x"):
+    with pytest.raises(NotAvailable, match=r"was not fetched to .*run the same without --check"):
         here.check(wanted)
     here.fetch(wanted)
     (here.folder / "blob").write_bytes(CONTENT[:-1] + b"!")

@@ -74,17 +74,22 @@ def test_gpus_of_a_node_are_shared_out(slurm: Cluster, tmp_path: Path):
     assert sorted(wait_for_lines(tmp_path / "seen", 2)) == ["0", "1"]
 
 
+def sleeping(cluster: Cluster) -> list[str]:
+    """Command lines of `sleep` itself, not of the srun that starts it."""
+    return [line for line in cluster.processes() if line.split(" ")[0].endswith("sleep")]
+
+
 def test_jobs_of_a_killed_node_die_and_start_again_elsewhere(slurm: Cluster, tmp_path: Path):
     log = tmp_path / "log"
     script = f'echo "${{SLURM_RESTART_COUNT:-0}} $SLURMD_NODENAME" >>{log}; (setsid sleep 321 &); srun sleep 322'
     job = slurm.sbatch(script)
     (first,) = wait_for_lines(log, 1)
     node = first.split()[1]
-    wait_until(lambda: any(line.startswith("sleep 322") for line in slurm.processes()), 30)
+    wait_until(lambda: "322" in " ".join(sleeping(slurm)), 30)
     time.sleep(0.5)  # srun is told that it has started: cut off before, it ends the job itself
     slurm.kill_node(node)
     try:
-        assert not [line for line in slurm.processes() if line.startswith("sleep")]
+        assert not sleeping(slurm)
         restarted = wait_for_lines(log, 2, seconds=60)[1].split()
     finally:
         slurm.revive_node(node)
