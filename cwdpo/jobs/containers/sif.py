@@ -37,7 +37,7 @@ def check_sif(path: Path) -> None:
     except OSError as error:
         raise ConfigError(f"image {path}: {error.strerror}") from error
     if head[MAGIC_AT : MAGIC_AT + len(MAGIC)] != MAGIC:
-        raise ConfigError(f"{path} is no image (SIF file): it begins with '{head[:16].decode(errors='replace')}'")
+        raise ConfigError(f"{path} is no image (SIF file): it begins with {head[:16].decode(errors='replace')!r}")
     size = path.stat().st_size
     if not ends or size < max(ends):
         said = f", its table says {max(ends)}" if ends else ", less than its table"
