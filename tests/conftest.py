@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -17,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import commands
 import harness
 import workers
-from harness import PERTURB, POLICY, WORLD, Micro
+from harness import Micro
 
 pytest_plugins = ["slurm_fixtures"]
 
@@ -35,24 +34,7 @@ def pytest_configure() -> None:
 @pytest.fixture(scope="session")
 def micro(tmp_path_factory: pytest.TempPathFactory) -> Micro:
     """World, records, negatives and a pretrained tiny model, each computed by its own stage."""
-    home = workers.made_once(tmp_path_factory, "micro", make_micro)
-    found = json.loads((home / "micro.json").read_text())
-    return Micro(**{role: Path(path) for role, path in found.items()})
-
-
-def make_micro(home: Path) -> None:
-    (images,) = harness.compute(home, [harness.node("world", WORLD, {})])
-    pairs_spec = {"data": {"source": "demo_world", "world": WORLD}}
-    (pairs,) = harness.compute(home, [harness.node("pairs", pairs_spec, {"data": images})])
-    negatives = [
-        harness.node("negatives", {"negatives": PERTURB, "portion": portion}, {"pairs": pairs})
-        for portion in ("stage1", "stage2")
-    ]
-    negatives1, negatives2 = harness.compute(home, negatives)
-    pretrain = {"architecture": {}, "pretraining": {"steps": 12, "batch_size": 16}, "policy": POLICY}
-    (model,) = harness.compute(home, [harness.node("pretrain", pretrain, {"pairs": pairs, "images": images})])
-    made = Micro(images, pairs, negatives1, negatives2, model)
-    (home / "micro.json").write_text(json.dumps({role: str(path) for role, path in vars(made).items()}))
+    return harness.read_micro(workers.made_once(tmp_path_factory, "micro", harness.make_micro))
 
 
 @pytest.fixture(scope="session")

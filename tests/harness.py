@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -83,3 +84,25 @@ def output(home: Path, nodes: Sequence[Node]) -> str:
 def losses(home: Path, entry: Node) -> list[float]:
     """Training loss by step."""
     return [point["loss"] for point in curve(entry.artefact(Store(home)))]
+
+
+def make_micro(home: Path) -> None:
+    """World, records, negatives and a pretrained tiny model, each computed by its own stage."""
+    (images,) = compute(home, [node("world", WORLD, {})])
+    pairs_spec = {"data": {"source": "demo_world", "world": WORLD}}
+    (pairs,) = compute(home, [node("pairs", pairs_spec, {"data": images})])
+    negatives = [
+        node("negatives", {"negatives": PERTURB, "portion": portion}, {"pairs": pairs})
+        for portion in ("stage1", "stage2")
+    ]
+    negatives1, negatives2 = compute(home, negatives)
+    pretrain = {"architecture": {}, "pretraining": {"steps": 12, "batch_size": 16}, "policy": POLICY}
+    (model,) = compute(home, [node("pretrain", pretrain, {"pairs": pairs, "images": images})])
+    made = Micro(images, pairs, negatives1, negatives2, model)
+    (home / "micro.json").write_text(json.dumps({role: str(path) for role, path in vars(made).items()}))
+
+
+def read_micro(home: Path) -> Micro:
+    """What `make_micro` made."""
+    found = json.loads((home / "micro.json").read_text())
+    return Micro(**{role: Path(path) for role, path in found.items()})

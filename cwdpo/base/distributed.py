@@ -194,6 +194,17 @@ def sum_over_ranks(values: torch.Tensor, rank: Rank) -> list[float]:
     return [float(value) for value in wide.tolist()]
 
 
+def largest_over_ranks(value: int, rank: Rank) -> int:
+    """The largest value that any rank passed, on every rank."""
+    import torch
+
+    if rank.world_size == 1:
+        return value
+    largest = torch.tensor(value, device=device_of(rank))
+    torch.distributed.all_reduce(largest, torch.distributed.ReduceOp.MAX)
+    return int(largest)
+
+
 def position(stage: str) -> None:
     """Where this rank stands, for the message that the others give when it is gone."""
     if _group:

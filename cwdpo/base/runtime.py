@@ -20,7 +20,15 @@ class Execution(Config):
     zero_stage: Literal[0, 1, 2, 3] = 2
     """DeepSpeed ZeRO stage of training; 0 is refused with bf16 because its trajectory differs."""
     micro_batch: int = Field(default=8, gt=0)
-    """Samples one rank takes in one forward pass; the global batch stays what the stage says."""
+    """Most samples one rank takes in one forward pass; the global batch stays what the stage says."""
+    micro_tokens: int | None = Field(default=None, gt=0)
+    """Most tokens of one forward pass, padding included; a longer sample has a pass of its own. None sets no limit."""
+    shared_prefix: bool = True
+    """Compute image and prompt once for all responses of a sample; false gives every response a row of its own."""
+    chunked_head: bool = True
+    """Take log-probabilities from the LM head a chunk at a time; false keeps all logits of the responses."""
+    feed_workers: int = Field(default=2, ge=0)
+    """Threads that open and preprocess the images of the next step; with 0 each step does its own."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass to save memory."""
     checkpoint_every: int = Field(default=100, gt=0)

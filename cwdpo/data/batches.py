@@ -1,14 +1,13 @@
-"""Samples become tensors: one row per response, `[image + prompt | response + end-of-turn]`, padded on the right.
-
-Shapes: N rows, T tokens of the longest row.
-"""
+"""Samples become tensors: images and text encoded once, by a model's own processor, then laid out (`layout.py`)."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from cwdpo.base.errors import DataError, ModelError
@@ -22,29 +21,39 @@ KEPT_BYTES = 256 * 2**20  # of preprocessed images kept in memory by a rank; one
 
 
 @dataclass(frozen=True)
-class ResponseBatch:
-    """Rows of one forward pass.
+class Group:
+    """One image and prompt, encoded, with the responses that are scored under it.
 
     Attributes:
-        inputs: what the model takes: input_ids, attention_mask (N, T), pixels.
-        mask: True on response tokens, end-of-turn included. Shape (N, T).
+        prefix: what the processor made of image and prompt; per-token entries have shape (1, P).
+        responses: tokens of each response, end-of-turn included.
     """
 
-    inputs: dict[str, Tensor]
-    mask: Tensor
+    prefix: dict[str, Tensor]
+    responses: tuple[tuple[int, ...], ...]
 
-    def to(self, device: Any) -> ResponseBatch:
-        """The same batch on another device."""
-        return ResponseBatch({key: value.to(device) for key, value in self.inputs.items()}, self.mask.to(device))
+    @cached_property
+    def prefix_length(self) -> int:
+        """Tokens of image and prompt."""
+        return int(self.prefix["input_ids"].shape[1])
+
+    @cached_property
+    def length(self) -> int:
+        """Tokens of the group when its responses share one prefix."""
+        return self.prefix_length + sum(map(len, self.responses))
+
+    def alone(self) -> list[Group]:
+        """A group for each response."""
+        return [Group(self.prefix, (response,)) for response in self.responses]
 
 
 class Collator:
-    """Turns (sample, response) rows into a `ResponseBatch` with a model's own processor.
+    """Encodes samples with a model's own processor. Safe to call from several threads.
 
     Args:
         processor: from `load_processor`.
         folder: image folder.
-        context: most tokens a row may have.
+        context: most tokens image, prompt and one response may have.
     """
 
     def __init__(self, processor: Any, folder: Path, context: int) -> None:
@@ -54,10 +63,28 @@ class Collator:
         self.ends = end_tokens(processor)
         self._kept: OrderedDict[tuple[str, str], dict[str, Tensor]] = OrderedDict()
         self._kept_bytes = 0
+        self._lock = Lock()
+
+    @property
+    def pad(self) -> int:
+        """Token that fills up rows."""
+        return int(self.processor.tokenizer.pad_token_id)
+
+    def group(self, sample: Sample, responses: Sequence[str]) -> Group:
+        """A sample's image and prompt with some responses.
+
+        Raises:
+            DataError: a response does not fit into the context; names the record, its length and the limit.
+        """
+        prefix = self.prefix(sample.image, sample.prompt)
+        group = Group(prefix, tuple(tuple(self.response_ids(text)) for text in responses))
+        self._check_length(sample.id, group.prefix_length, max(map(len, group.responses)))
+        return group
 
     def prefix(self, image: str, prompt: str) -> dict[str, Tensor]:
-        """Image and prompt up to where the response starts; per-token entries have shape (1, T)."""
-        found = self._kept.get((image, prompt))
+        """Image and prompt up to where the response starts; per-token entries have shape (1, P)."""
+        with self._lock:
+            found = self._kept.get((image, prompt))
         if found is None:
             found = self._encode_prefix(image, prompt)
             self._keep((image, prompt), found)
@@ -65,38 +92,18 @@ class Collator:
 
     def _keep(self, key: tuple[str, str], prefix: dict[str, Tensor]) -> None:
         """Remember a preprocessed prefix while there is room; the oldest goes first."""
-        self._kept[key] = prefix
-        self._kept_bytes += _bytes(prefix)
-        while self._kept_bytes > KEPT_BYTES:
-            _, oldest = self._kept.popitem(last=False)
-            self._kept_bytes -= _bytes(oldest)
+        with self._lock:
+            if key not in self._kept:  # another thread may have been quicker
+                self._kept[key] = prefix
+                self._kept_bytes += _bytes(prefix)
+            while self._kept_bytes > KEPT_BYTES:
+                _, oldest = self._kept.popitem(last=False)
+                self._kept_bytes -= _bytes(oldest)
 
     def response_ids(self, text: str) -> list[int]:
         """Tokens of a response and the end-of-turn token."""
         tokenizer = self.processor.tokenizer
         return [*tokenizer(text, add_special_tokens=False)["input_ids"], self.ends[0]]
-
-    def rows(self, rows: Sequence[tuple[Sample, str]]) -> ResponseBatch:
-        """One row per (sample, response).
-
-        Raises:
-            DataError: a row is longer than the context; names the record, its length and the limit.
-        """
-        import torch
-
-        prefixes = [self.prefix(sample.image, sample.prompt) for sample, _ in rows]
-        responses = [torch.tensor([self.response_ids(text)]) for _, text in rows]
-        for (sample, _), prefix, response in zip(rows, prefixes, responses, strict=True):
-            self._check_length(sample.id, prefix["input_ids"].shape[1], response.shape[1])
-        shared = _per_token(prefixes[0])
-        inputs = {key: concatenate([prefix[key] for prefix in prefixes]) for key in prefixes[0].keys() - shared}
-        for key in shared:
-            joined = [
-                torch.cat([prefix[key], _continue(key, response)], 1)
-                for prefix, response in zip(prefixes, responses, strict=True)
-            ]
-            inputs[key] = _pad(joined, self.processor.tokenizer.pad_token_id if key == "input_ids" else 0)
-        return ResponseBatch(inputs, _response_mask(prefixes, responses))
 
     def check_texts(self, samples: Iterable[Sample]) -> None:
         """Check every prompt and response against the context, counting an image as one token.
@@ -104,7 +111,7 @@ class Collator:
         A text that cannot fit must not end a run after hours.
 
         Raises:
-            DataError: as for `rows`.
+            DataError: as for `group`.
         """
         prompts: dict[str, int] = {}
         for sample in samples:
@@ -153,63 +160,3 @@ def end_tokens(processor: Any) -> tuple[int, ...]:
 
 def _bytes(prefix: dict[str, Tensor]) -> int:
     return sum(value.nbytes for value in prefix.values())
-
-
-def _per_token(prefix: dict[str, Tensor]) -> set[str]:
-    shape = prefix["input_ids"].shape
-    return {key for key, value in prefix.items() if value.shape == shape}
-
-
-def _continue(key: str, response: Tensor) -> Tensor:
-    """Entry `key` on the response's tokens: ids themselves, attention 1, any token type 0 (text)."""
-    if key == "input_ids":
-        return response
-    return response.new_full(response.shape, 1 if key == "attention_mask" else 0)
-
-
-def _pad(rows: list[Tensor], value: int) -> Tensor:
-    """Pad rows of shape (1, t) on the right to (N, T)."""
-    import torch
-
-    longest = max(row.shape[1] for row in rows)
-    return torch.cat([torch.nn.functional.pad(row, (0, longest - row.shape[1]), value=value) for row in rows])
-
-
-def _response_mask(prefixes: list[dict[str, Tensor]], responses: list[Tensor]) -> Tensor:
-    import torch
-
-    masks = [
-        torch.cat([torch.zeros_like(prefix["input_ids"]), torch.ones_like(response)], 1)
-        for prefix, response in zip(prefixes, responses, strict=True)
-    ]
-    return _pad(masks, 0).bool()
-
-
-def concatenate(tensors: list[Tensor]) -> Tensor:
-    """Stack pixels along the first dimension; images of fewer tiles are filled with zeros, which models skip."""
-    import torch
-
-    sizes = torch.tensor([tensor.shape[1:] for tensor in tensors]).amax(0).tolist()
-    padded = []
-    for tensor in tensors:
-        margins = [size - have for size, have in zip(sizes, tensor.shape[1:], strict=True)]
-        spec = [part for margin in reversed(margins) for part in (0, margin)]
-        padded.append(torch.nn.functional.pad(tensor, spec) if any(margins) else tensor)
-    return torch.cat(padded)
-
-
-def left_padded(prefixes: list[dict[str, Tensor]], pad_token_id: int) -> dict[str, Tensor]:
-    """Prefixes for batched generation: per-token entries padded on the left to (N, T)."""
-    import torch
-
-    longest = max(prefix["input_ids"].shape[1] for prefix in prefixes)
-    inputs = {}
-    for key in prefixes[0]:
-        entries = [prefix[key] for prefix in prefixes]
-        if key in _per_token(prefixes[0]):
-            value = pad_token_id if key == "input_ids" else 0
-            pad = torch.nn.functional.pad
-            inputs[key] = torch.cat([pad(row, (longest - row.shape[1], 0), value=value) for row in entries])
-        else:
-            inputs[key] = concatenate(entries)
-    return inputs

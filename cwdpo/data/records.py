@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -105,9 +106,16 @@ def write_records(path: Path, records: Iterable[Record]) -> None:
 
 def read_records(path: Path) -> list[Record]:
     """What `write_records` wrote."""
-    return [_from_row(row) for row in files.read_jsonl(path)]
+    return [record_of(row) for row in files.read_jsonl(path)]
 
 
-def _from_row(row: dict[str, Any]) -> Record:
+def open_records(path: Path) -> files.Rows[Record]:
+    """What `write_records` wrote, each record read when it is asked for; damaged lines are found at once."""
+    lines = files.JsonLines(path)
+    return files.Rows(lines, array("q", (start for start, _ in lines.scan())), record_of)
+
+
+def record_of(row: dict[str, Any]) -> Record:
+    """The record of one line."""
     rejected = tuple(Rejected(**item) for item in row.pop("rejected"))
     return Record(rejected=rejected, references=tuple(row.pop("references")), **row)

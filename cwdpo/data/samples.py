@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from array import array
+from collections.abc import Callable, Mapping, MutableSequence, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
-from cwdpo.base import files
+from cwdpo.base.files import JsonLines, Rows, RowsById, short_hash
 from cwdpo.base.identity import seed_from
-from cwdpo.data.records import Portion, read_records
+from cwdpo.data.records import Portion, record_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,24 +28,53 @@ class Sample:
     rejected: tuple[str, ...] = ()
 
 
-def load_samples(records: Path, negatives: Path | None, portion: Portion) -> list[Sample]:
-    """Samples of one portion in the order of the records.
+class Samples(Rows[Sample]):
+    """Samples in the order of the records, read when they are asked for.
+
+    Attributes:
+        left_out: how many samples of the portions are not here, for they have no rejected response.
+    """
+
+    def __init__(
+        self, lines: JsonLines, starts: Sequence[int], make: Callable[[dict[str, Any]], Sample], left_out: int
+    ) -> None:
+        super().__init__(lines, starts, make)
+        self.left_out = left_out
+
+
+def load_samples(records: Path, negatives: Path | None, *portions: Portion, paired: bool = False) -> Samples:
+    """Samples of one portion after the other, each in the order of the records; both files are checked line by line.
 
     Args:
         records: folder of the `pairs` stage.
         negatives: folder of a `negatives` stage, or None for samples without rejected responses.
+        paired: leave out samples without a rejected response.
     """
+    lines = JsonLines(records / "records.jsonl")
     rejected = _rejected_by_id(negatives) if negatives else {}
-    return [
-        Sample(record.id, record.image_id, record.image, record.prompt, record.chosen, rejected.get(record.id, ()))
-        for record in read_records(records / "records.jsonl")
-        if record.portion == portion
-    ]
+    starts = {portion: array("q") for portion in portions}
+    left_out = 0
+    for start, row in lines.scan():
+        record = record_of(row)
+        if record.portion not in starts:
+            continue
+        if paired and record.id not in rejected:
+            left_out += 1
+        else:
+            starts[record.portion].append(start)
+    return Samples(lines, array("q", chain(*starts.values())), partial(_sample, rejected), left_out)
 
 
-def _rejected_by_id(folder: Path) -> dict[str, tuple[str, ...]]:
-    rows = files.read_jsonl(folder / "negatives.jsonl")
-    return {row["id"]: tuple(item["text"] for item in row["rejected"]) for row in rows}
+def _sample(rejected: Mapping[str, tuple[str, ...]], row: dict[str, Any]) -> Sample:
+    texts = rejected.get(row["id"], ())
+    return Sample(row["id"], row["image_id"], row["image"], row["prompt"], row["chosen"], texts)
+
+
+def _rejected_by_id(folder: Path) -> RowsById[tuple[str, ...]]:
+    def texts(row: dict[str, Any]) -> tuple[str, ...]:
+        return tuple(item["text"] for item in row["rejected"])
+
+    return RowsById(folder / "negatives.jsonl", texts)
 
 
 class DataOrder:
@@ -56,8 +88,8 @@ class DataOrder:
         self._samples = samples
         self._batch_size = batch_size
         self._seed = seed
-        self._groups = self._group(one_per_image)
-        self.steps_per_epoch = -(-len(self._groups) // batch_size)
+        self._members, self._starts = _by_image(samples) if one_per_image else _one_by_one(len(samples))
+        self.steps_per_epoch = -(-(len(self._starts) - 1) // batch_size)
         self._epoch = lru_cache(maxsize=2)(self._shuffled)
 
     def batch(self, step: int) -> list[Sample]:
@@ -66,39 +98,28 @@ class DataOrder:
         order = self._epoch(epoch)[index * self._batch_size : (index + 1) * self._batch_size]
         return [self._samples[number] for number in order]
 
-    def _group(self, one_per_image: bool) -> list[list[int]]:
-        if not one_per_image:
-            return [[number] for number in range(len(self._samples))]
-        groups: dict[str, list[int]] = {}
-        for number, sample in enumerate(self._samples):
-            groups.setdefault(sample.image_id, []).append(number)
-        return list(groups.values())
-
-    def _shuffled(self, epoch: int) -> list[int]:
+    def _shuffled(self, epoch: int) -> MutableSequence[int]:
         generator = random.Random(seed_from("order", self._seed, epoch))
-        chosen = [generator.choice(group) for group in self._groups]
+        groups = map(range, self._starts, self._starts[1:])
+        chosen = array("q", (self._members[generator.choice(places)] for places in groups))
         generator.shuffle(chosen)
         return chosen
 
 
-@dataclass(frozen=True)
-class MicroBatch:
-    """Samples one rank takes in one forward pass; `weights` is 0 where the batch was padded to full size."""
-
-    samples: list[Sample]
-    weights: list[float]
+def _one_by_one(count: int) -> tuple[Sequence[int], Sequence[int]]:
+    """As `_by_image`, when every sample is a group of its own."""
+    return range(count), range(count + 1)
 
 
-def micro_batches(batch: Sequence[Sample], size: int, rank: int, world_size: int, count: int) -> list[MicroBatch]:
-    """This rank's `count` micro-batches of a global batch.
+def _by_image(samples: Sequence[Sample]) -> tuple[Sequence[int], Sequence[int]]:
+    """Numbers of the samples with those of one image together, and where in it each image starts, the end added.
 
-    Every rank gets the same number of the same size, padded with repeats of weight 0: under ZeRO-3 all ranks must
-    make the same module calls.
+    Images are in the order of their first samples; they are told apart by a 64-bit hash.
     """
-    result = []
-    for index in range(count):
-        start = (index * world_size + rank) * size
-        members = list(batch[start : start + size])
-        padding = size - len(members)
-        result.append(MicroBatch(members + [batch[0]] * padding, [1.0] * len(members) + [0.0] * padding))
-    return result
+    import numpy as np
+
+    hashes = np.fromiter((short_hash(sample.image_id) for sample in samples), np.int64, len(samples))
+    _, first, image, sizes = np.unique(hashes, return_index=True, return_inverse=True, return_counts=True)
+    members = np.argsort(first[image], kind="stable")
+    starts = np.concatenate([[0], sizes[np.argsort(first)].cumsum()])
+    return array("q", members.tobytes()), array("q", starts.tobytes())

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Annotated, Any
 
 from cwdpo.base import files
 from cwdpo.base.config import Config, Neutral
 from cwdpo.base.context import Blocks, StageContext
+from cwdpo.data.ahead import ahead
 from cwdpo.data.batches import Collator
-from cwdpo.data.records import read_records
+from cwdpo.data.records import open_records
 from cwdpo.evaluate.benchmarks import Benchmark
 from cwdpo.model.config import Policy
-from cwdpo.model.generate import Answer, Prompted, generate
+from cwdpo.model.generate import Answer, Prompted, generate, goes_once
 from cwdpo.model.inference import Replica
 from cwdpo.model.load import context_length
 
@@ -29,18 +31,26 @@ def run(context: StageContext) -> None:
     """Write generations.jsonl (one row per item) and settings.json (what made it)."""
     spec: GenerateSpec = context.spec
     decoding = spec.benchmark.decoding
-    items = spec.benchmark.items(read_records(context.inputs["pairs"] / "records.jsonl"))
+    items = spec.benchmark.items(open_records(context.inputs["pairs"] / "records.jsonl"))
     blocks = Blocks(context, items, decoding.block)
     replica = Replica(context, spec.policy)
     collator = Collator(replica.processor, context.inputs["images"], context_length(replica.model))
-    for index, write in replica.blocks(blocks):
-        members = blocks.members(index)
-        answers = generate(replica, collator, members, decoding, spec.seed)
-        if write:
-            blocks.write(index, [_row(item, answer) for item, answer in zip(members, answers, strict=True)])
+    once = goes_once(context, replica, collator, items[0], spec.policy.dtype)
+    turns = ahead(
+        replica.blocks(blocks),
+        lambda turn: blocks.members(turn[0]),
+        lambda item: collator.prefix(item.image, item.prompt),
+        context.execution.feed_workers,
+    )
+    with closing(turns):
+        for (index, write), prefixes in turns:
+            members = blocks.members(index)
+            answers = generate(replica, collator, members, decoding, spec.seed, once, prefixes)
+            if write:
+                blocks.write(index, [_row(item, answer) for item, answer in zip(members, answers, strict=True)])
     context.barrier()
     if context.rank.is_first:
-        files.write_jsonl(context.out / "generations.jsonl", blocks.rows())
+        files.stream_jsonl(context.out / "generations.jsonl", blocks.rows())
         files.write_json(context.out / "settings.json", _settings(spec, replica))
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from cwdpo.base.errors import ModelError
 from cwdpo.base.identity import seed_from
 from cwdpo.model.config import FullTuning, Lora, Policy
+from cwdpo.model.patches import embed_patches_by_product
 from cwdpo.model.processor import load_processor
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def load_model(policy: Policy, folder: Path, **options: Any) -> nn.Module:
     missing = sorted(report["missing_keys"])  # transformers would go on with random values for them
     if missing:
         raise ModelError(f"{folder}: the weights lack {len(missing)} parameter(s), the first is {missing[0]}")
+    embed_patches_by_product(model)
     return model.requires_grad_(False).eval()
 
 

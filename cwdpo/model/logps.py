@@ -1,40 +1,51 @@
 """Log-probabilities of responses: the one code path of policy and reference, of training and scoring.
 
-Shapes: N rows, T tokens, K response tokens of all rows together, V vocabulary.
+Shapes: K response tokens of all responses, R responses, L tokens of the longest one, M positions that predict them,
+V vocabulary.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from cwdpo.model.head import reading_logps
+
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from cwdpo.data.batches import ResponseBatch
+    from cwdpo.data.layout import ResponseBatch
 
 
-def response_logps(model: Any, batch: ResponseBatch) -> tuple[Tensor, Tensor]:
-    """Sum of token log-probabilities of each row's response, and its length in tokens.
+def response_logps(model: Any, batch: ResponseBatch, plain_head: bool = False) -> tuple[Tensor, Tensor]:
+    """Sum of token log-probabilities of each response, and its length in tokens.
 
-    The LM head runs on the positions that predict a response token, nowhere else. Sums are in float32 nats.
+    Args:
+        model: a vision-language model, or the PEFT or DeepSpeed wrapper of one.
+        batch: on the model's device.
+        plain_head: take the logits as the model gives them, in the plainest way; for heads that do more than a
+            product, and as the measure of the other way.
 
     Returns:
-        logps (N,), with gradient; lengths (N,), float32.
+        logps (R,), nats in float32, with gradient; lengths (R,), float32.
     """
-    predicts = batch.mask.roll(-1, dims=1)  # position t predicts token t + 1; the first token is never a response
-    predicts[:, -1] = False
-    logits = model(**batch.inputs, logits_to_keep=predicts, use_cache=False).logits
-    token_logps = _token_logps(logits, batch.inputs["input_ids"][batch.mask])
-    return _sum_rows(token_logps, batch.mask)
+    values = _from_logits(model, batch) if plain_head else _from_head(model, batch)
+    return batch.wanted.table(values).sum(1), batch.wanted.lengths.to(values.dtype)
 
 
-def _token_logps(logits: Tensor, tokens: Tensor) -> Tensor:
-    """log softmax(logits)[token] in float32. Shapes: (K, V), (K,) -> (K,)."""
-    wide = logits.float()
-    return wide.gather(1, tokens[:, None]).squeeze(1) - wide.logsumexp(1)
+def _from_head(model: Any, batch: ResponseBatch) -> Tensor:
+    """Shape (K,)."""
+    with reading_logps(model.get_output_embeddings(), batch.wanted):
+        values: Tensor = model(**batch.inputs, attention_mask=batch.attention(), use_cache=False).logits
+    return values
 
 
-def _sum_rows(token_logps: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Scatter (K,) values back to (N, T) and sum over each row."""
-    spread = token_logps.new_zeros(mask.shape).masked_scatter(mask, token_logps)
-    return spread.sum(1), mask.sum(1).to(token_logps.dtype)
+def _from_logits(model: Any, batch: ResponseBatch) -> Tensor:
+    """Shape (K,)."""
+    import torch
+
+    wanted = batch.wanted
+    keep = torch.zeros_like(batch.groups, dtype=torch.bool)
+    keep.view(-1)[wanted.sources] = True
+    inputs = {**batch.inputs, "attention_mask": batch.attention()}
+    logits = model(**inputs, logits_to_keep=keep, use_cache=False).logits.float()  # (M, V)
+    return logits[wanted.which, wanted.tokens] - logits.logsumexp(1).index_select(0, wanted.which)

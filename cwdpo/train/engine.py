@@ -24,14 +24,11 @@ def check_precision(dtype: str, execution: Execution) -> None:
         raise ConfigError("execution.zero_stage: 0 with model.dtype bfloat16 trains differently; use 1, 2 or 3")
 
 
-def engine_config(
-    optimization: Optimization, execution: Execution, dtype: str, world_size: int, accumulation: int
-) -> dict[str, Any]:
-    """DeepSpeed's configuration."""
+def engine_config(optimization: Optimization, execution: Execution, dtype: str) -> dict[str, Any]:
+    """DeepSpeed's configuration. It counts no accumulation: `Engine.accumulate` says which micro-batch is the last."""
     return {
-        "train_batch_size": execution.micro_batch * accumulation * world_size,
         "train_micro_batch_size_per_gpu": execution.micro_batch,
-        "gradient_accumulation_steps": accumulation,
+        "gradient_accumulation_steps": 1,
         "gradient_clipping": optimization.clip,
         "bf16": {"enabled": dtype == "bfloat16"},
         # Sums of bf16 gradients would depend on how a global batch is cut into micro-batches.
@@ -56,7 +53,7 @@ class Engine:
 
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._adamw = torch.optim.AdamW(
-            parameters, lr=0.0, betas=optimization.betas, weight_decay=optimization.weight_decay
+            parameters, lr=0.0, betas=optimization.betas, weight_decay=optimization.weight_decay, fused=True
         )
         self.names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
         self.model = model
@@ -69,28 +66,23 @@ class Engine:
         """Where inputs must be."""
         return self.deepspeed.device
 
+    def accumulate(self, last: bool) -> None:
+        """Say before a forward pass whether its micro-batch is the last of the global batch."""
+        self.deepspeed.set_gradient_accumulation_boundary(last)
+
     def backward(self, share: Tensor) -> None:
         """Accumulate the gradient of this micro-batch's share of the global loss.
 
-        DeepSpeed divides by the accumulation steps and averages over the ranks; shares are meant to be added, so both
-        are multiplied back.
+        DeepSpeed averages over the ranks; shares are meant to be added, so that is multiplied back.
         """
-        world = self.deepspeed.world_size
-        self.deepspeed.backward(share * (world * self.deepspeed.gradient_accumulation_steps()))
+        self.deepspeed.backward(share * self.deepspeed.world_size)
 
-    def step(self, learning_rate: float) -> float | None:
-        """Count a micro-batch; at the last one of a global batch clip and update.
-
-        Returns:
-            the global gradient norm before clipping, or None between updates.
-        """
-        boundary = self.deepspeed.is_gradient_accumulation_boundary()
+    def step(self, learning_rate: float) -> float:
+        """After the last micro-batch of a global batch clip and update; returns the norm before clipping."""
         for group in self._adamw.param_groups:
             group["lr"] = learning_rate
-        norm = self._plain_norm() if boundary and self.zero_stage == 0 else None
+        norm = self._plain_norm() if self.zero_stage == 0 else None
         self.deepspeed.step()
-        if not boundary:
-            return None
         return norm if norm is not None else float(self.deepspeed.get_global_grad_norm())
 
     def _plain_norm(self) -> float:
@@ -143,7 +135,7 @@ class Trainables:
             for key in MOMENTS:
                 self._set(parameter, moments[f"{name}|{key}"], key)
         for state in self._engine._adamw.state.values():
-            state["step"] = moments["step"].reshape(()).clone()  # AdamW counts in place, in each state for itself
+            state["step"].fill_(float(moments["step"]))
 
     def _set(self, parameter: Any, value: Tensor, key: str | None) -> None:
         """Replace a master weight (`key` None) or a moment by a full float32 tensor."""
@@ -169,7 +161,8 @@ class Trainables:
         # ZeRO-3 lends AdamW one partition at a time, at each step.
         for parameter in optimizer.fp32_partitioned_groups_flat if self._engine.zero_stage == 3 else owned:
             moments = {key: torch.zeros_like(parameter) for key in MOMENTS}
-            adamw.state[parameter] = {"step": torch.zeros(()), **moments}
+            # AdamW counts in place, in each state for itself, and its fused kernel counts where the parameter is.
+            adamw.state[parameter] = {"step": torch.zeros((), device=parameter.device), **moments}
         link = getattr(optimizer, "_lazy_init_hp_params_optimizer_state", None)
         if link:
             link()

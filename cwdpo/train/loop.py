@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,15 +17,17 @@ from cwdpo.base import distributed
 from cwdpo.base.context import StageContext
 from cwdpo.base.errors import ConfigError, DataError, Interrupted, TrainingError
 from cwdpo.base.identity import seed_from
-from cwdpo.data.batches import Collator
-from cwdpo.data.samples import DataOrder, MicroBatch, Sample, micro_batches
+from cwdpo.data.ahead import ahead
+from cwdpo.data.batches import Collator, Group
+from cwdpo.data.samples import DataOrder, Sample
 from cwdpo.model.load import context_length, load_model, load_policy_processor, trainable_policy
-from cwdpo.model.logps import response_logps
+from cwdpo.model.scoring import choose_scorer
 from cwdpo.model.zero3 import Zero3Loading
 from cwdpo.train.checkpoint import Checkpoints, Progress
 from cwdpo.train.config import TrainingSpec
 from cwdpo.train.engine import Engine, check_precision, engine_config
 from cwdpo.train.export import save_policy
+from cwdpo.train.micro import Member, in_step, rank_share
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,16 +40,28 @@ class Scored:
     """A micro-batch after the forward pass.
 
     Attributes:
-        micro: its samples and their weights.
-        logps: one entry per row, in the order of `Task.responses` sample by sample. Shape (N,).
-        lengths: tokens of each row's response. Shape (N,).
+        samples: its samples.
+        weights: weight of each sample; 0 where it only keeps the ranks in step.
+        logps: one entry per response, in the order of `Task.responses` sample by sample. Shape (R,).
+        lengths: tokens of each response. Shape (R,).
         batch: the global batch it is part of, for the denominators.
     """
 
-    micro: MicroBatch
+    samples: Sequence[Sample]
+    weights: Sequence[float]
     logps: Tensor
     lengths: Tensor
     batch: Sequence[Sample]
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """A step to come: the global batch, and this rank's samples of it with their weight."""
+
+    step: int
+    batch: Sequence[Sample]
+    mine: Sequence[Sample]
+    weight: float
 
 
 class Task(Protocol):
@@ -79,40 +93,50 @@ class Trainer:
         self.context, self.spec, self.task = context, spec, task
         self.order = DataOrder(samples, spec.optimization.batch_size, spec.seed, spec.one_per_image)
         self.total = spec.optimization.total_steps(self.order.steps_per_epoch)
-        self.accumulation = self._accumulation()
+        self._check_whole_batch()
         self.checkpoints = Checkpoints(context, full=spec.tuning.name == "full")
         self.engine, self.collator, self.progress = self._start()
         self.collator.check_texts(samples)
+        self.scorer = choose_scorer(
+            context, self.engine.deepspeed, self.collator, samples, task.responses, spec.policy.dtype
+        )
 
     def run(self) -> None:
         """Train to the end and write the policy."""
-        while self.progress.step < self.total:
-            stop = self._step()
-            if stop:
-                self.checkpoints.save(self.engine, self.progress)
-                raise Interrupted(f"stopped by a signal; checkpoint written at step {self.progress.step}")
-            if self.progress.step % self.context.execution.checkpoint_every == 0 and self.progress.step < self.total:
-                self.checkpoints.save(self.engine, self.progress)
+        self._since = time.perf_counter()
+        turns = map(self._turn, range(self.progress.step, self.total))
+        workers = self.context.execution.feed_workers
+        with closing(ahead(turns, lambda turn: turn.mine, self._group, workers)) as feed:
+            for turn, groups in feed:
+                self._finish_turn(stop=self._step(turn, groups))
         save_policy(self.context, self.engine, self.collator.processor, self.spec)
         self.engine.close()
 
-    def _accumulation(self) -> int:
+    def _finish_turn(self, stop: bool) -> None:
+        """Write a checkpoint when one is due."""
+        done = self.progress.step
+        if stop:
+            self.checkpoints.save(self.engine, self.progress)
+            raise Interrupted(f"stopped by a signal; checkpoint written at step {done}")
+        if done % self.context.execution.checkpoint_every == 0 and done < self.total:
+            self.checkpoints.save(self.engine, self.progress)
+
+    def _check_whole_batch(self) -> None:
+        """Refuse a loss over the whole global batch where a rank would have to cut its share."""
         execution, batch_size = self.context.execution, self.spec.optimization.batch_size
-        count = math.ceil(batch_size / (execution.micro_batch * self.context.rank.world_size))
-        if count > 1 and not self.task.accumulates:
+        share = math.ceil(batch_size / self.context.rank.world_size)
+        if not self.task.accumulates and (share > execution.micro_batch or execution.micro_tokens):
             raise ConfigError(
                 "stage1.objective.constraint_estimate: current_batch needs gradient accumulation 1, but"
                 f" batch_size {batch_size} over {self.context.rank.world_size} rank(s) of micro_batch"
-                f" {execution.micro_batch} takes {count}; raise execution.micro_batch or use previous_step"
+                f" {execution.micro_batch} takes {math.ceil(share / execution.micro_batch)}, or micro_tokens is set;"
+                " raise execution.micro_batch and leave out micro_tokens, or use previous_step"
             )
-        return count
 
     def _start(self) -> tuple[Engine, Collator, Progress]:
         """Load the policy, with the newest checkpoint's weights where there is one."""
         spec, context = self.spec, self.context
-        config = engine_config(
-            spec.optimization, context.execution, spec.policy.dtype, context.rank.world_size, self.accumulation
-        )
+        config = engine_config(spec.optimization, context.execution, spec.policy.dtype)
         newest = self.checkpoints.newest()
         model = self._load(config)
         if newest and not self.checkpoints.full:
@@ -138,34 +162,38 @@ class Trainer:
         model = model if partitioned else model.to(distributed.device_of(self.context.rank))
         return trainable_policy(model, spec.tuning, inputs.get("adapter"), spec.seed)
 
-    def _step(self) -> bool:
-        """One optimizer step on one global batch; True when any rank was asked to stop."""
-        started = time.perf_counter()
-        step = self.progress.step
-        distributed.at_step(step + 1)
+    def _turn(self, step: int) -> _Turn:
         batch = self.order.batch(step)
-        rate = self.spec.optimization.learning_rate_at(step, self.total)
+        mine, weight = rank_share(batch, self.context.rank)
+        return _Turn(step, batch, mine, weight)
+
+    def _group(self, sample: Sample) -> Group:
+        return self.collator.group(sample, self.task.responses(sample))
+
+    def _step(self, turn: _Turn, groups: Sequence[Group]) -> bool:
+        """One optimizer step on one global batch; True when any rank was asked to stop."""
+        distributed.at_step(turn.step + 1)
+        rate = self.spec.optimization.learning_rate_at(turn.step, self.total)
+        members = [Member(sample, group, turn.weight) for sample, group in zip(turn.mine, groups, strict=True)]
         rank = self.context.rank
-        parts = micro_batches(batch, self.context.execution.micro_batch, rank.rank, rank.world_size, self.accumulation)
+        parts = in_step(members, math.ceil(len(turn.batch) / rank.world_size), self.context.execution, rank)
         sums: Shares = {}
-        norm = None
         for number, micro in enumerate(parts):
-            self._seed_dropout(step, number)
-            for name, share in self._accumulate(micro, batch).items():
+            self._seed_dropout(turn.step, number)
+            self.engine.accumulate(last=number == len(parts) - 1)
+            for name, share in self._accumulate(micro, turn.batch).items():
                 sums[name] = sums[name] + share if name in sums else share
-            if number == len(parts) - 1:
-                means = self._global_means(sums, batch)
-            norm = self.engine.step(rate)
+        means = self._global_means(sums, turn.batch)
+        norm = self.engine.step(rate)
         stop = means.pop("stop") > 0
-        self._finish(means, norm, rate, batch, time.perf_counter() - started)
+        self._finish(means, norm, rate, turn.batch)
         return stop
 
-    def _accumulate(self, micro: MicroBatch, batch: Sequence[Sample]) -> Shares:
+    def _accumulate(self, micro: Sequence[Member], batch: Sequence[Sample]) -> Shares:
         """Forward and backward of one micro-batch; returns detached shares of what is logged."""
-        rows = [(sample, text) for sample in micro.samples for text in self.task.responses(sample)]
-        inputs = self.collator.rows(rows).to(self.engine.device)
-        logps, lengths = response_logps(self.engine.deepspeed, inputs)
-        share, logged = self.task.share(Scored(micro, logps, lengths, batch), self.progress.objective)
+        logps, lengths = self.scorer.logps([member.group for member in micro])
+        scored = Scored([member.sample for member in micro], [member.weight for member in micro], logps, lengths, batch)
+        share, logged = self.task.share(scored, self.progress.objective)
         self.engine.backward(share)
         return {"loss": share.detach(), "tokens": lengths.sum().detach(), **logged}
 
@@ -180,21 +208,21 @@ class Trainer:
             self._stop(f"the loss is {means['loss']}", batch)
         return means
 
-    def _finish(
-        self, means: dict[str, float], norm: float | None, rate: float, batch: Sequence[Sample], seconds: float
-    ) -> None:
+    def _finish(self, means: dict[str, float], norm: float, rate: float, batch: Sequence[Sample]) -> None:
         """Advance the progress and write a point of the curve."""
-        if norm is None or not math.isfinite(norm):
+        if not math.isfinite(norm):
             self._stop(f"the gradient norm is {norm}", batch)
         before = self.progress
         state = self.task.finish(means, before.objective)
         self.progress = Progress(before.step + 1, before.samples + len(batch), dict(state))
+        now = time.perf_counter()
+        seconds, self._since = now - self._since, now
         done = self.progress.step
         if done % self.context.execution.log_every == 0 or done == self.total:
             tokens = means.pop("tokens") / seconds
             self.context.event(
                 "step", step=done, total=self.total, learning_rate=rate, grad_norm=norm, tokens_per_second=tokens,
-                **means, **{f"state_{key}": value for key, value in state.items()},
+                seconds=seconds, **means, **{f"state_{key}": value for key, value in state.items()},
             )  # fmt: skip
 
     def _seed_dropout(self, step: int, number: int) -> None:

@@ -34,7 +34,7 @@ def run(context: StageContext) -> None:
         build_tiny_qwen(spec.architecture, texts, initial, spec.pretraining.seed)
     context.barrier()
     training = _training(spec)
-    samples = load_samples(pairs, None, "stage1") + load_samples(pairs, None, "stage2")
+    samples = load_samples(pairs, None, "stage1", "stage2")
     inner = replace(context, inputs={**context.inputs, "model": initial}, spec=training)
     Trainer(inner, training, samples, SupervisedTask(training.objective, context.rank)).run()
 

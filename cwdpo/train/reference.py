@@ -6,8 +6,10 @@ One row per sample in reference.jsonl: `{"id", "chosen", "rejected": [...]}`, na
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,14 @@ from cwdpo.base import files
 from cwdpo.base.config import Config
 from cwdpo.base.context import Blocks, StageContext
 from cwdpo.base.errors import DataError, StoreError, TrainingError
+from cwdpo.data.ahead import ahead
 from cwdpo.data.batches import Collator
 from cwdpo.data.samples import Sample, load_samples
 from cwdpo.model.config import Policy
 from cwdpo.model.inference import Replica
 from cwdpo.model.load import context_length
-from cwdpo.model.logps import response_logps
+from cwdpo.model.scoring import Scorer, choose_scorer
+from cwdpo.train.micro import Member, cut, in_step
 
 
 class ReferenceSpec(Config):
@@ -42,57 +46,78 @@ class ReferenceLogps:
 def run(context: StageContext) -> None:
     """Score the Stage-2 portion under the policy in `inputs` and write reference.jsonl."""
     spec: ReferenceSpec = context.spec
-    found = load_samples(context.inputs["pairs"], context.inputs["negatives"], "stage2")
-    samples = [sample for sample in found if sample.rejected]
+    samples = load_samples(context.inputs["pairs"], context.inputs["negatives"], "stage2", paired=True)
     if not samples:
         raise DataError("no sample of the Stage-2 portion has a rejected response")
     blocks = Blocks(context, samples, spec.block)
     replica = Replica(context, spec.policy)
     collator = Collator(replica.processor, context.inputs["images"], context_length(replica.model))
-    for index, write in replica.blocks(blocks):
-        members = blocks.members(index)
-        longest = blocks.members(0) if replica.lockstep else members
-        rows = _score(replica, collator, members, context.execution.micro_batch, len(longest))
-        if write:
-            blocks.write(index, rows)
+    scorer = choose_scorer(context, replica.model, collator, samples, _responses, spec.policy.dtype)
+    turns = ahead(
+        replica.blocks(blocks),
+        lambda turn: blocks.members(turn[0]),
+        lambda sample: collator.group(sample, _responses(sample)),
+        context.execution.feed_workers,
+    )
+    with closing(turns):
+        for (index, write), groups in turns:
+            members = list(map(Member, blocks.members(index), groups))
+            rows = _score(context, replica.lockstep, scorer, members, blocks.length(0))
+            if write:
+                blocks.write(index, rows)
     context.barrier()
     if context.rank.is_first:
-        files.write_jsonl(context.out / "reference.jsonl", blocks.rows())
+        files.stream_jsonl(context.out / "reference.jsonl", blocks.rows())
+
+
+def _responses(sample: Sample) -> list[str]:
+    return [sample.chosen, *sample.rejected]
 
 
 def _score(
-    replica: Replica, collator: Collator, samples: Sequence[Sample], size: int, longest: int
+    context: StageContext, lockstep: bool, scorer: Scorer, members: Sequence[Member], longest: int
 ) -> list[dict[str, Any]]:
-    """Rows of one block, `size` samples a forward pass, in as many passes as a block of `longest` samples takes."""
-    rows = []
-    for start in range(0, longest, size):
-        part = samples[start : start + size]
-        logps = _logps(replica, collator, part or samples[:1])
-        for sample in part:
-            mine, logps = logps[: 1 + len(sample.rejected)], logps[1 + len(sample.rejected) :]
-            if not all(map(math.isfinite, mine)):
-                raise TrainingError(f"sample '{sample.id}': its log-probabilities under the reference are {mine}")
-            rows.append({"id": sample.id, "chosen": mine[0], "rejected": mine[1:]})
-    return rows
+    """Rows of one block; in lock-step in as many forward passes as a block of `longest` samples takes."""
+    execution = context.execution
+    if lockstep:
+        parts = in_step(members, longest, execution, context.rank)
+    else:
+        parts = cut(members, execution.micro_batch, execution.micro_tokens)
+    rows: dict[str, dict[str, Any]] = {}
+    for part in parts:
+        for member, logps in zip(part, _logps(scorer, part), strict=True):
+            rows[member.sample.id] = _row(member.sample, logps)
+    return [rows[member.sample.id] for member in members]
 
 
-def _logps(replica: Replica, collator: Collator, samples: Sequence[Sample]) -> list[float]:
+def _row(sample: Sample, logps: Sequence[float]) -> dict[str, Any]:
+    if not all(map(math.isfinite, logps)):
+        raise TrainingError(f"sample '{sample.id}': its log-probabilities under the reference are {logps}")
+    return {"id": sample.id, "chosen": logps[0], "rejected": logps[1:]}
+
+
+def _logps(scorer: Scorer, members: Sequence[Member]) -> Iterator[list[float]]:
+    """Of each member's responses."""
     import torch
 
-    batch = collator.rows([(sample, text) for sample in samples for text in (sample.chosen, *sample.rejected)])
     with torch.no_grad():
-        logps, _ = response_logps(replica.model, batch.to(replica.device))
-    return [float(value) for value in logps.tolist()]
+        logps, _ = scorer.logps([member.group for member in members])
+    values = iter(logps.tolist())
+    for member in members:
+        yield list(islice(values, len(member.group.responses)))
 
 
 def load_reference(folder: Path, samples: Sequence[Sample]) -> Mapping[str, ReferenceLogps]:
-    """The cache, checked to hold a value for every response of `samples`.
+    """The cache, checked to hold a value for every response of `samples`; a row is read when it is asked for.
 
     Raises:
         StoreError: a sample or a response has no value.
     """
-    rows = files.read_jsonl(folder / "reference.jsonl")
-    cache = {row["id"]: ReferenceLogps(row["chosen"], tuple(row["rejected"])) for row in rows}
+
+    def entry_of(row: dict[str, Any]) -> ReferenceLogps:
+        return ReferenceLogps(row["chosen"], tuple(row["rejected"]))
+
+    cache = files.RowsById(folder / "reference.jsonl", entry_of)
     for sample in samples:
         entry = cache.get(sample.id)
         if entry is None or len(entry.rejected) != len(sample.rejected):

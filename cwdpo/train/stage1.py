@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from cwdpo.base import distributed
@@ -13,6 +14,7 @@ from cwdpo.data.samples import Sample, load_samples
 from cwdpo.objectives.responses import Responses, Supervised
 from cwdpo.train.config import Stage1Spec
 from cwdpo.train.loop import Scored, Shares, Trainer
+from cwdpo.train.transfer import sent
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,22 +65,22 @@ class SupervisedTask:
 
     def _split(self, scored: Scored) -> tuple[Responses, Responses]:
         """Rows of chosen and of rejected responses, with their totals over the global batch."""
-        import torch
-
-        device = scored.logps.device
-        counts = torch.tensor([len(self.responses(sample)) for sample in scored.micro.samples])
-        weights = torch.tensor(scored.micro.weights).repeat_interleave(counts).to(device)
-        first = torch.zeros(int(counts.sum()), dtype=torch.bool, device=device)
-        first[(counts.cumsum(0) - counts).to(device)] = True
-        every = Responses(scored.logps, scored.lengths, weights, total=len(scored.batch))
+        counts = [len(self.responses(sample)) for sample in scored.samples]
+        every = [weight for weight, count in zip(scored.weights, counts, strict=True) for _ in range(count)]
+        weights = sent(every, scored.logps.device)
+        first = list(accumulate(counts[:-1], initial=0))
+        rest = sorted(set(range(len(every))) - set(first))
+        responses = Responses(scored.logps, scored.lengths, weights, total=len(scored.batch))
         rejected_total = sum(len(self.responses(sample)) - 1 for sample in scored.batch)
-        return _select(every, first), replace(_select(every, ~first), total=rejected_total)
+        return _select(responses, first), replace(_select(responses, rest), total=rejected_total)
 
 
-def _select(responses: Responses, mask: Tensor) -> Responses:
+def _select(responses: Responses, rows: list[int]) -> Responses:
+    """By number, not by mask: a GPU would have to be asked how many a mask selects."""
+    index = sent(rows, responses.logps.device).long()
     return replace(
         responses,
-        logps=responses.logps[mask],
-        lengths=responses.lengths[mask],
-        weights=responses.weights[mask],
+        logps=responses.logps[index],
+        lengths=responses.lengths[index],
+        weights=responses.weights[index],
     )

@@ -11,6 +11,7 @@ from cwdpo.objectives.responses import Pairs
 from cwdpo.train.config import Stage2Spec
 from cwdpo.train.loop import Scored, Shares, Trainer
 from cwdpo.train.reference import ReferenceLogps, load_reference
+from cwdpo.train.transfer import sent
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,10 +20,9 @@ if TYPE_CHECKING:
 def run(context: StageContext) -> None:
     """Train on the Stage-2 portion, without samples that have no rejected response; writes a PEFT or model folder."""
     spec: Stage2Spec = context.spec
-    found = load_samples(context.inputs["pairs"], context.inputs["negatives"], "stage2")
-    samples = [sample for sample in found if sample.rejected]
+    samples = load_samples(context.inputs["pairs"], context.inputs["negatives"], "stage2", paired=True)
     reference = load_reference(context.inputs["reference"], samples)
-    context.event("samples", used=len(samples), without_rejected=len(found) - len(samples))
+    context.event("samples", used=len(samples), without_rejected=samples.left_out)
     Trainer(context, spec, samples, PreferenceTask(spec.objective, reference)).run()
 
 
@@ -64,27 +64,25 @@ class PreferenceTask:
 
     def _pairs(self, scored: Scored) -> tuple[Pairs, Tensor]:
         """All pairs of the micro-batch and their weights in the global mean. Shapes (P,)."""
-        import torch
-
-        samples = scored.micro.samples
-        chosen, rejected = _pair_rows(samples)
-        reference = [self.reference[sample.id] for sample in samples]
+        samples = scored.samples
         device = scored.logps.device
+        chosen, rejected = (sent(rows, device) for rows in _pair_rows(samples))
+        reference = [self.reference[sample.id] for sample in samples]
         reference_chosen = [entry.chosen for entry in reference for _ in entry.rejected]
         reference_rejected = [value for entry in reference for value in entry.rejected]
         pairs = Pairs(
             policy_chosen=scored.logps[chosen],
             policy_rejected=scored.logps[rejected],
-            reference_chosen=torch.tensor(reference_chosen, device=device),
-            reference_rejected=torch.tensor(reference_rejected, device=device),
+            reference_chosen=sent(reference_chosen, device),
+            reference_rejected=sent(reference_rejected, device),
             rejected_lengths=scored.lengths[rejected],
         )
         shares = [
             weight / (len(sample.rejected) * len(scored.batch))
-            for sample, weight in zip(samples, scored.micro.weights, strict=True)
+            for sample, weight in zip(samples, scored.weights, strict=True)
             for _ in sample.rejected
         ]
-        return pairs, torch.tensor(shares, device=device)
+        return pairs, sent(shares, device)
 
 
 def _pair_rows(samples: Sequence[Sample]) -> tuple[list[int], list[int]]:

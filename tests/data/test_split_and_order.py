@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import subprocess
 import sys
@@ -14,7 +13,7 @@ import pytest
 
 from cwdpo.data.karpathy import read_karpathy
 from cwdpo.data.records import portion_of
-from cwdpo.data.samples import DataOrder, Sample, load_samples, micro_batches
+from cwdpo.data.samples import DataOrder, Sample, load_samples
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -78,32 +77,6 @@ def test_all_captions_of_an_image_are_on_one_side_and_neighbours_do_not_matter(t
 
 
 # ---- the order
-
-
-@pytest.mark.parametrize("world_size", [1, 2, 3, 4, 8])
-@pytest.mark.parametrize("size", [1, 2, 3, 5, 16])
-def test_every_world_size_and_micro_batch_takes_the_same_samples(size: int, world_size: int) -> None:
-    order = DataOrder(samples(37), batch_size=16, seed=5, one_per_image=False)
-    count = math.ceil(16 / (size * world_size))
-    for step in range(2 * order.steps_per_epoch):  # the last batch of an epoch has 5 samples
-        batch = order.batch(step)
-        parts = [part for rank in range(world_size) for part in micro_batches(batch, size, rank, world_size, count)]
-        assert len(parts) == count * world_size
-        assert {len(part.samples) for part in parts} == {len(part.weights) for part in parts} == {size}
-        weighted = [pair for part in parts for pair in zip(part.samples, part.weights, strict=True)]
-        assert Counter(sample.id for sample, weight in weighted if weight == 1.0) == Counter(ids(batch))
-        assert {weight for _, weight in weighted} <= {0.0, 1.0}
-        assert {sample.id for sample, weight in weighted if weight == 0.0} <= {batch[0].id}
-
-
-def test_micro_batches_of_a_small_case() -> None:
-    a, b, c = samples(3)
-    first, second = micro_batches([a, b, c], size=2, rank=0, world_size=2, count=2)
-    assert (first.samples, first.weights) == ([a, b], [1.0, 1.0])
-    assert (second.samples, second.weights) == ([a, a], [0.0, 0.0])
-    first, second = micro_batches([a, b, c], size=2, rank=1, world_size=2, count=2)
-    assert (first.samples, first.weights) == ([c, a], [1.0, 0.0])
-    assert (second.samples, second.weights) == ([a, a], [0.0, 0.0])
 
 
 def test_an_epoch_takes_every_sample_once() -> None:

@@ -241,7 +241,7 @@ def test_gumbel_noise_samples_from_the_distribution() -> None:
     """
     scores = torch.tensor([[0.5, 0.3, 0.2]]).log()
     for top_p, expected in ((1.0, [0.5, 0.3, 0.2]), (0.7, [0.625, 0.375, 0.0])):
-        noise = GumbelNoise(Decoding(strategy="sample", top_p=top_p), ["x"], seed=0)
+        noise = GumbelNoise(Decoding(strategy="sample", top_p=top_p), ["x"], seed=0, device="cpu")
         drawn = torch.stack([noise(torch.zeros(1, 1), scores).argmax(-1) for _ in range(4000)]).flatten()
         shares = torch.bincount(drawn, minlength=3) / 4000
         assert shares.tolist() == pytest.approx(expected, abs=5 * 0.5 / 4000**0.5)
@@ -250,7 +250,7 @@ def test_gumbel_noise_samples_from_the_distribution() -> None:
 
 def test_temperature_sharpens_before_noise_is_added() -> None:
     """At temperature 0.5 odds of 2 to 1 become 4 to 1: 0.8 and 0.2."""
-    noise = GumbelNoise(Decoding(strategy="sample", temperature=0.5), ["x"], seed=0)
+    noise = GumbelNoise(Decoding(strategy="sample", temperature=0.5), ["x"], seed=0, device="cpu")
     scores = torch.tensor([[2.0, 1.0]]).log()
     drawn = torch.stack([noise(torch.zeros(1, 1), scores).argmax(-1) for _ in range(4000)]).float()
     assert float(drawn.mean()) == pytest.approx(0.2, abs=5 * 0.4 / 4000**0.5)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from cwdpo.base.errors import ModelError
 from cwdpo.base.runtime import Execution
 from cwdpo.data.batches import Collator
+from cwdpo.data.layout import ResponseBatch, separate_rows
 from cwdpo.data.records import read_records
 from cwdpo.data.samples import Sample
 from cwdpo.model.config import Checkpoint, FullTuning, Lora, Policy, checkpoint_folder
@@ -105,6 +106,11 @@ ROWS = [
 ]
 
 
+def rows_of(collator: Collator, rows: Sequence[tuple[Sample, str]]) -> ResponseBatch:
+    """A row for each (sample, response)."""
+    return separate_rows([collator.group(sample, [text]) for sample, text in rows], collator.pad)
+
+
 def plain_logp(model: Any, collator: Collator, sample: Sample, text: str) -> float:
     """All logits of one row alone, in the plainest way: nothing shared, kept back or padded."""
     prefix = collator.prefix(sample.image, sample.prompt)
@@ -147,23 +153,28 @@ def test_prompts_are_tokenized_as_the_processor_itself_does(family: Family) -> N
 
 def test_rows_hold_response_and_end_of_turn_behind_the_mask(family: Family) -> None:
     collator = family.collator()
-    batch = collator.rows(ROWS)
+    batch = rows_of(collator, ROWS)
     tokenizer = collator.processor.tokenizer
-    for ids, mask, attention, (_, text) in zip(
-        batch.inputs["input_ids"], batch.mask, batch.inputs["attention_mask"], ROWS, strict=True
+    responses = batch.wanted.tokens.split(batch.wanted.lengths.tolist())
+    sources = batch.wanted.sources.split(batch.wanted.lengths.tolist())
+    width = batch.inputs["input_ids"].shape[1]
+    for row, (ids, attention, (_, text)) in enumerate(
+        zip(batch.inputs["input_ids"], batch.attention(), ROWS, strict=True)
     ):
-        response = ids[mask].tolist()
+        response = responses[row].tolist()
         assert tokenizer.decode(response[:-1]) == text
         assert response[-1] == tokenizer.eos_token_id
-        end = int(mask.nonzero().max()) + 1
+        predicted = sources[row] - row * width + 1
+        assert ids[predicted].tolist() == response
+        end = int(predicted.max()) + 1
         assert attention.tolist() == [1] * end + [0] * (len(ids) - end)
 
 
 def test_logps_equal_a_plain_full_logits_computation_row_by_row(family: Family) -> None:
     model, collator = family.model(), family.collator()
     with torch.no_grad():
-        together, lengths = response_logps(model, collator.rows(ROWS))
-        alone = [float(response_logps(model, collator.rows([row]))[0]) for row in ROWS]
+        together, lengths = response_logps(model, rows_of(collator, ROWS))
+        alone = [float(response_logps(model, rows_of(collator, [row]))[0]) for row in ROWS]
     expected = [plain_logp(model, collator, sample, text) for sample, text in ROWS]
     assert together.tolist() == pytest.approx(expected, abs=1e-4)
     assert alone == pytest.approx(expected, abs=1e-4), "padding does not matter"
@@ -175,7 +186,7 @@ def test_the_image_matters(family: Family) -> None:
     model, collator = family.model(), family.collator()
     rows = [(Sample("1", "1", name, PROMPT, ""), "a red circle") for name in ("square.png", "wide.png")]
     with torch.no_grad():
-        logps, _ = response_logps(model, collator.rows(rows))
+        logps, _ = response_logps(model, rows_of(collator, rows))
     assert abs(float(logps[0] - logps[1])) > 1e-3
 
 
@@ -215,9 +226,9 @@ def test_full_tuning_trains_all_but_the_vision_part(family: Family, train_vision
 def test_the_adapter_starts_from_its_seed_and_changes_nothing(family: Family) -> None:
     collator = family.collator()
     with torch.no_grad():
-        base, _ = response_logps(family.model(), collator.rows(ROWS))
+        base, _ = response_logps(family.model(), rows_of(collator, ROWS))
         first, second, other = (add_lora(family.model(), Lora(rank=2, alpha=4), seed) for seed in (0, 0, 1))
-        assert torch.equal(response_logps(first, collator.rows(ROWS))[0], base)
+        assert torch.equal(response_logps(first, rows_of(collator, ROWS))[0], base)
     states = [{k: v for k, v in model.state_dict().items() if "lora_A" in k} for model in (first, second, other)]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     assert not any(torch.equal(states[0][name], states[2][name]) for name in states[0])
@@ -231,10 +242,10 @@ def test_an_adapter_survives_saving_and_loading(family: Family, tmp_path: Path) 
         loaded = load_lora(family.model(), tmp_path, trainable)
         assert any(parameter.requires_grad for parameter in loaded.parameters()) is trainable
         with torch.no_grad():
-            expected, _ = response_logps(trained, collator.rows(ROWS))
-            found, _ = response_logps(loaded.eval(), collator.rows(ROWS))
+            expected, _ = response_logps(trained, rows_of(collator, ROWS))
+            found, _ = response_logps(loaded.eval(), rows_of(collator, ROWS))
             with loaded.disable_adapter():
-                base, _ = response_logps(loaded, collator.rows(ROWS))
+                base, _ = response_logps(loaded, rows_of(collator, ROWS))
         assert torch.equal(found, expected)
         assert float((found - base).abs().max()) > 0.01
 
@@ -335,13 +346,14 @@ def harness_rows(folder: Path) -> Any:
 def test_qwen_gets_its_token_types_and_needs_them(qwen: Family) -> None:
     """Without `mm_token_type_ids` the three-part positions of images silently become plain ones."""
     model, collator = qwen.model(), qwen.collator()
-    batch = collator.rows(ROWS)
+    batch = rows_of(collator, ROWS)
     image = collator.processor.tokenizer.convert_tokens_to_ids("<|image_pad|>")
     assert torch.equal(batch.inputs["mm_token_type_ids"], (batch.inputs["input_ids"] == image).long())
-    without = {key: value for key, value in batch.inputs.items() if key != "mm_token_type_ids"}
+    inputs = {**batch.inputs, "attention_mask": batch.attention()}
+    without = {key: value for key, value in inputs.items() if key != "mm_token_type_ids"}
     with torch.no_grad():
-        difference = model(**batch.inputs).logits - model(**without).logits
-    assert float(difference[batch.mask].abs().max()) > 1e-2
+        difference = model(**inputs).logits - model(**without).logits
+    assert float(difference.flatten(0, 1)[batch.wanted.sources].abs().max()) > 1e-2
 
 
 def image_tokens(collator: Collator, name: str) -> int:

@@ -18,12 +18,14 @@ from PIL import Image
 from cwdpo.base.config import validate
 from cwdpo.base.errors import ConfigError
 from cwdpo.base.runtime import Rank
-from cwdpo.data.batches import Collator
-from cwdpo.data.samples import MicroBatch, Sample, micro_batches
+from cwdpo.data.batches import Collator, Group
+from cwdpo.data.layout import separate_rows
+from cwdpo.data.samples import Sample
 from cwdpo.model.logps import response_logps
 from cwdpo.objectives import CwDpo, Dpo, Sft, SftC
 from cwdpo.objectives.responses import Pairs, Responses
 from cwdpo.train.loop import Scored
+from cwdpo.train.micro import Member, cut, filled_up, rank_share
 from cwdpo.train.reference import ReferenceLogps
 from cwdpo.train.stage1 import SupervisedTask
 from cwdpo.train.stage2 import PreferenceTask
@@ -124,8 +126,7 @@ def test_the_switch_follows_the_previous_steps_mean() -> None:
 
 
 def scored(logps: Any, lengths: list[int], samples: list[Sample]) -> Scored:
-    micro = MicroBatch(samples, [1.0] * len(samples))
-    return Scored(micro, logps, torch.tensor(lengths).double(), samples)
+    return Scored(samples, [1.0] * len(samples), logps, torch.tensor(lengths).double(), samples)
 
 
 @pytest.mark.parametrize("state", [ON, OFF])
@@ -254,16 +255,25 @@ LOGPS = {"a": [-1.0, -6.0], "b": [-2.5, -7.0, -3.0, -1.5], "c": [-4.0], "d": [-0
 LENGTHS = {"a": [1, 2], "b": [2, 5, 1, 3], "c": [4], "d": [1, 4, 2], "e": [3, 5]}
 
 
+def group_of(sample: Sample) -> Group:
+    """A group of the sample's lengths: what micro-batches are sorted by."""
+    return Group({"input_ids": torch.zeros(1, 3)}, tuple((0,) * length for length in LENGTHS[sample.id]))
+
+
 def total_share(task: Any, batch: list[Sample], size: int, world: int, state: Any) -> tuple[float, dict, dict]:
     """Sum over all micro-batches of all ranks, the gradient by sample, and the logged means."""
-    count = math.ceil(len(batch) / (size * world))
+    count = math.ceil(math.ceil(len(batch) / world) / size)
     leaves = {name: leaf(*values) for name, values in LOGPS.items()}
     loss, logged = torch.zeros((), dtype=torch.float64), {}
     for rank in range(world):
-        for micro in micro_batches(batch, size, rank, world, count):
-            rows = [leaves[s.id][: len(task.responses(s))] for s in micro.samples]
-            lengths = [value for s in micro.samples for value in LENGTHS[s.id][: len(task.responses(s))]]
-            part = Scored(micro, torch.cat(rows), torch.tensor(lengths).double(), batch)
+        mine, weight = rank_share(batch, Rank(rank, rank, world))
+        members = [Member(sample, group_of(sample), weight) for sample in mine]
+        for micro in filled_up(cut(members, size, None), count):
+            samples = [member.sample for member in micro]
+            rows = [leaves[s.id][: len(task.responses(s))] for s in samples]
+            lengths = [value for s in samples for value in LENGTHS[s.id][: len(task.responses(s))]]
+            weights = [member.weight for member in micro]
+            part = Scored(samples, weights, torch.cat(rows), torch.tensor(lengths).double(), batch)
             share, measured = task.share(part, state)
             loss = loss + share
             logged = {key: logged.get(key, 0.0) + value.item() for key, value in measured.items()}
@@ -421,7 +431,8 @@ def test_sft_equals_torch_cross_entropy_under_our_reduction(tiny: tuple[Any, Any
         Sample("2", "2", "blue.png", "What?", "two blue cubes and some more words that make the row longer"),
         Sample("3", "3", "red.png", "Hm", "x"),
     ]
-    batch = Collator(processor, folder, 256).rows([(sample, sample.chosen) for sample in samples])
+    collator = Collator(processor, folder, 256)
+    batch = separate_rows([collator.group(sample, [sample.chosen]) for sample in samples], collator.pad)
     with torch.no_grad():
         logps, lengths = response_logps(model, batch)
         expected = torch.stack([cross_entropy(tiny, sample) for sample in samples])

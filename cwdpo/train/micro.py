@@ -1,0 +1,69 @@
+"""What one rank computes of a global batch: its share of the samples, cut into micro-batches of about one length."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from cwdpo.base import distributed
+from cwdpo.base.runtime import Execution, Rank
+from cwdpo.data.batches import Group
+from cwdpo.data.samples import Sample
+
+
+@dataclass(frozen=True)
+class Member:
+    """A sample of this rank's share, encoded; its weight is 0 where it only keeps the ranks in step."""
+
+    sample: Sample
+    group: Group
+    weight: float = 1.0
+
+
+def rank_share(batch: Sequence[Sample], rank: Rank) -> tuple[list[Sample], float]:
+    """This rank's samples of a global batch and their weight.
+
+    Where there are fewer samples than ranks, one of weight 0: the others must not wait for this rank's module calls.
+    """
+    mine = list(batch[rank.rank :: rank.world_size])
+    return (mine, 1.0) if mine else ([batch[0]], 0.0)
+
+
+def cut(members: Sequence[Member], most: int, budget: int | None) -> list[list[Member]]:
+    """Micro-batches of samples of about the same length, the longest first: what does not fit in memory fails at once.
+
+    Args:
+        most: samples of a micro-batch.
+        budget: tokens of a micro-batch, padding included; a sample that is longer has one for itself.
+    """
+    parts: list[list[Member]] = []
+    for member in sorted(members, key=lambda member: -member.group.length):
+        if parts and len(parts[-1]) < _room(parts[-1][0].group.length, most, budget):
+            parts[-1].append(member)
+        else:
+            parts.append([member])
+    return parts
+
+
+def _room(longest: int, most: int, budget: int | None) -> int:
+    """Samples of a micro-batch whose longest one has `longest` tokens."""
+    return most if budget is None else min(most, budget // longest)
+
+
+def in_step(members: Sequence[Member], most: int, execution: Execution, rank: Rank) -> list[list[Member]]:
+    """This rank's micro-batches, as many as every other rank has: some make the same module calls on all of them.
+
+    Args:
+        members: at most `most`, which is the same number on all ranks. Collective where there is a budget of tokens.
+    """
+    parts = cut(members, execution.micro_batch, execution.micro_tokens)
+    if execution.micro_tokens:  # how many there are depends on lengths that only their own rank knows
+        return filled_up(parts, distributed.largest_over_ranks(len(parts), rank))
+    return filled_up(parts, math.ceil(most / execution.micro_batch))
+
+
+def filled_up(parts: Sequence[list[Member]], count: int) -> list[list[Member]]:
+    """`count` micro-batches: the shortest sample again, with weight 0, where there are fewer."""
+    idle = [replace(parts[-1][-1], weight=0.0)]
+    return [*parts, *[idle] * (count - len(parts))]

@@ -1,0 +1,72 @@
+"""Micro-batches: every sample once, whatever the ranks, the cut and the lengths."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+import pytest
+import torch
+
+from cwdpo.base.runtime import Rank
+from cwdpo.data.batches import Group
+from cwdpo.data.samples import Sample
+from cwdpo.train.micro import Member, cut, filled_up, rank_share
+
+
+def samples(count: int) -> list[Sample]:
+    return [Sample(str(number), "", "", "", "") for number in range(count)]
+
+
+def member(length: int, name: str = "", weight: float = 1.0) -> Member:
+    """A sample whose prefix takes all but two of its tokens."""
+    return Member(Sample(name, "", "", "", ""), Group({"input_ids": torch.zeros(1, length - 2)}, ((0, 0),)), weight)
+
+
+def lengths(parts: list[list[Member]]) -> list[list[int]]:
+    return [[member.group.length for member in part] for part in parts]
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4, 8])
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 16])
+@pytest.mark.parametrize("count", [5, 16])
+def test_every_world_size_and_micro_batch_takes_the_same_samples(size: int, world_size: int, count: int) -> None:
+    batch = samples(count)
+    most = math.ceil(math.ceil(count / world_size) / size)
+    taken: Counter[str] = Counter()
+    for rank in range(world_size):
+        mine, weight = rank_share(batch, Rank(rank, rank, world_size))
+        parts = filled_up(cut([member(5 + len(sample.id), sample.id, weight) for sample in mine], size, None), most)
+        assert len(parts) == most, "the same number of module calls on every rank"
+        assert all(1 <= len(part) <= size for part in parts)
+        taken += Counter(each.sample.id for part in parts for each in part if each.weight == 1.0)
+    assert taken == Counter(sample.id for sample in batch)
+
+
+def test_samples_of_one_length_go_together_and_the_longest_first() -> None:
+    parts = cut([member(length) for length in (10, 30, 12, 29, 11)], most=2, budget=None)
+    assert lengths(parts) == [[30, 29], [12, 11], [10]]
+
+
+def test_a_budget_counts_the_padding() -> None:
+    members = [member(length) for length in (10, 30, 12, 29, 11)]
+    assert lengths(cut(members, most=8, budget=59)) == [[30], [29, 12], [11, 10]]
+    assert lengths(cut(members, most=8, budget=60)) == [[30, 29], [12, 11, 10]]
+    assert lengths(cut(members, most=2, budget=1000)) == [[30, 29], [12, 11], [10]]
+
+
+def test_a_sample_beyond_the_budget_has_a_pass_of_its_own() -> None:
+    assert lengths(cut([member(100), member(10), member(90), member(10)], most=8, budget=20)) == [[100], [90], [10, 10]]
+
+
+def test_a_rank_without_samples_still_takes_part() -> None:
+    batch = samples(1)
+    assert rank_share(batch, Rank(0, 0, 2)) == (batch, 1.0)
+    assert rank_share(batch, Rank(1, 1, 2)) == (batch, 0.0)
+
+
+def test_ranks_with_fewer_micro_batches_repeat_their_cheapest_sample_at_no_weight() -> None:
+    parts = filled_up(cut([member(30, "long"), member(10, "short")], 1, None), 4)
+    assert [(part[0].sample.id, part[0].weight) for part in parts] == [
+        ("long", 1.0), ("short", 1.0), ("short", 0.0), ("short", 0.0),
+    ]  # fmt: skip
