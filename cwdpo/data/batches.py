@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -113,12 +113,10 @@ class Collator:
         Raises:
             DataError: as for `group`.
         """
-        prompts: dict[str, int] = {}
+        tokens = lru_cache(1024)(lambda prompt: len(self.processor.tokenizer(self._text(prompt))["input_ids"]))
         for sample in samples:
-            if sample.prompt not in prompts:
-                prompts[sample.prompt] = len(self.processor.tokenizer(self._text(sample.prompt))["input_ids"])
             longest = max(len(self.response_ids(text)) for text in (sample.chosen, *sample.rejected))
-            self._check_length(sample.id, prompts[sample.prompt], longest)
+            self._check_length(sample.id, tokens(sample.prompt), longest)
 
     def _text(self, prompt: str) -> str:
         """The chat template around one image and `prompt`, up to where the response starts."""

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from cwdpo.base import files
 from cwdpo.base.errors import DataError
+from cwdpo.base.lines import JsonLines, Rows
 
 Split = Literal["train", "val", "test"]
 Portion = Literal["stage1", "stage2", "none"]
@@ -109,10 +110,11 @@ def read_records(path: Path) -> list[Record]:
     return [record_of(row) for row in files.read_jsonl(path)]
 
 
-def open_records(path: Path) -> files.Rows[Record]:
-    """What `write_records` wrote, each record read when it is asked for; damaged lines are found at once."""
-    lines = files.JsonLines(path)
-    return files.Rows(lines, array("q", (start for start, _ in lines.scan())), record_of)
+def open_records(path: Path, portion: Portion | None = None) -> Rows[Record]:
+    """What `write_records` wrote (or one portion), each record read when it is asked for; damage is found at once."""
+    lines = JsonLines(path)
+    starts = (start for start, row in lines.scan() if portion in (None, row["portion"]))
+    return Rows(lines, array("q", starts), record_of)
 
 
 def record_of(row: dict[str, Any]) -> Record:

@@ -11,8 +11,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from cwdpo.base.files import JsonLines, Rows, RowsById, short_hash
 from cwdpo.base.identity import seed_from
+from cwdpo.base.lines import JsonLines, Rows, RowsById, short_hash
 from cwdpo.data.records import Portion, record_of
 
 

@@ -50,7 +50,7 @@ def run(context: StageContext) -> None:
                 blocks.write(index, [_row(item, answer) for item, answer in zip(members, answers, strict=True)])
     context.barrier()
     if context.rank.is_first:
-        files.stream_jsonl(context.out / "generations.jsonl", blocks.rows())
+        files.write_jsonl(context.out / "generations.jsonl", blocks.rows())
         files.write_json(context.out / "settings.json", _settings(spec, replica))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cwdpo.base import files
 from cwdpo.base.config import Config
 from cwdpo.base.context import StageContext
-from cwdpo.data.records import read_records
+from cwdpo.data.records import open_records
 from cwdpo.evaluate.benchmarks import Benchmark
 
 
@@ -21,7 +21,7 @@ def run(context: StageContext) -> None:
 
     spec: ScoreSpec = context.spec
     rows = list(files.read_jsonl(context.inputs["generate"] / "generations.jsonl"))
-    records = read_records(context.inputs["pairs"] / "records.jsonl")
+    records = open_records(context.inputs["pairs"] / "records.jsonl")
     scores = spec.benchmark.score({row["id"]: row["text"] for row in rows}, records)
     summary = {
         "benchmark": spec.benchmark.name,

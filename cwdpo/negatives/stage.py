@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, Literal
 
@@ -11,8 +11,11 @@ from cwdpo.base import files
 from cwdpo.base.config import Config
 from cwdpo.base.context import StageContext
 from cwdpo.base.errors import DataError
-from cwdpo.data.records import Record, Rejected, read_records
+from cwdpo.data.records import Record, Rejected, open_records
 from cwdpo.negatives import Negatives
+
+FROM = "from "
+"""Before a source's name among the counts."""
 
 
 class NegativesSpec(Config):
@@ -31,17 +34,29 @@ def run(context: StageContext) -> None:
         DataError: the source made nothing at all.
     """
     spec: NegativesSpec = context.spec
-    every = read_records(context.inputs["pairs"] / "records.jsonl")
-    records = [record for record in every if record.portion == spec.portion]
-    rows, dropped = [], Counter[str]()
-    for record, items in zip(records, spec.negatives.reject(records), strict=True):
-        kept = _wrong(record, items, dropped)
-        rows.append({"id": record.id, "rejected": [asdict(item) for item in kept]})
-    summary = _summary(rows, dropped)
-    if not summary["negatives"]:
-        raise DataError(f"negatives '{spec.negatives.source}' found nothing for any of {len(records)} records")
-    files.write_jsonl(context.out / "negatives.jsonl", rows)
+    records = open_records(context.inputs["pairs"] / "records.jsonl", spec.portion)
+    counts = Counter[str]()
+    files.write_jsonl(context.out / "negatives.jsonl", _rows(records, spec.negatives, counts))
+    sources = {key.removeprefix(FROM): count for key, count in counts.items() if key.startswith(FROM)}
+    names = ("without", "negatives", "equal_to_truth", "repeated")
+    summary = {"records": len(records), **{name: counts[name] for name in names}, "sources": sources}
     files.write_json(context.out / "summary.json", summary)
+
+
+def _rows(records: Sequence[Record], negatives: Negatives, counts: Counter[str]) -> Iterator[dict[str, Any]]:
+    """Rows of negatives.jsonl; what the summary says is added to `counts`.
+
+    Raises:
+        DataError: after the last row, when there is no negative in any.
+    """
+    for record, items in zip(records, negatives.reject(records), strict=True):
+        kept = _wrong(record, items, counts)
+        counts["without"] += not kept
+        counts["negatives"] += len(kept)
+        counts.update(f"{FROM}{item.source}" for item in kept)
+        yield {"id": record.id, "rejected": [asdict(item) for item in kept]}
+    if not counts["negatives"]:
+        raise DataError(f"negatives '{negatives.source}' found nothing for any of {len(records)} records")
 
 
 def _wrong(record: Record, items: Iterable[Rejected], dropped: Counter[str]) -> list[Rejected]:
@@ -54,15 +69,3 @@ def _wrong(record: Record, items: Iterable[Rejected], dropped: Counter[str]) -> 
         else:
             kept[item.text] = item
     return list(kept.values())
-
-
-def _summary(rows: list[dict[str, Any]], dropped: Counter[str]) -> dict[str, Any]:
-    kept = [item for row in rows for item in row["rejected"]]
-    return {
-        "records": len(rows),
-        "without": sum(1 for row in rows if not row["rejected"]),
-        "negatives": len(kept),
-        "equal_to_truth": dropped["equal_to_truth"],
-        "repeated": dropped["repeated"],
-        "sources": dict(Counter(item["source"] for item in kept)),
-    }

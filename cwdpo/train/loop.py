@@ -96,7 +96,8 @@ class Trainer:
         self._check_whole_batch()
         self.checkpoints = Checkpoints(context, full=spec.tuning.name == "full")
         self.engine, self.collator, self.progress = self._start()
-        self.collator.check_texts(samples)
+        mine = range(context.rank.rank, len(samples), context.rank.world_size)
+        self.collator.check_texts(samples[number] for number in mine)
         self.scorer = choose_scorer(
             context, self.engine.deepspeed, self.collator, samples, task.responses, spec.policy.dtype
         )

@@ -17,6 +17,7 @@ from cwdpo.base import files
 from cwdpo.base.config import Config
 from cwdpo.base.context import Blocks, StageContext
 from cwdpo.base.errors import DataError, StoreError, TrainingError
+from cwdpo.base.lines import RowsById
 from cwdpo.data.ahead import ahead
 from cwdpo.data.batches import Collator
 from cwdpo.data.samples import Sample, load_samples
@@ -67,7 +68,7 @@ def run(context: StageContext) -> None:
                 blocks.write(index, rows)
     context.barrier()
     if context.rank.is_first:
-        files.stream_jsonl(context.out / "reference.jsonl", blocks.rows())
+        files.write_jsonl(context.out / "reference.jsonl", blocks.rows())
 
 
 def _responses(sample: Sample) -> list[str]:
@@ -117,7 +118,7 @@ def load_reference(folder: Path, samples: Sequence[Sample]) -> Mapping[str, Refe
     def entry_of(row: dict[str, Any]) -> ReferenceLogps:
         return ReferenceLogps(row["chosen"], tuple(row["rejected"]))
 
-    cache = files.RowsById(folder / "reference.jsonl", entry_of)
+    cache = RowsById(folder / "reference.jsonl", entry_of)
     for sample in samples:
         entry = cache.get(sample.id)
         if entry is None or len(entry.rejected) != len(sample.rejected):

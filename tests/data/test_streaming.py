@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from cwdpo.base import files
+from cwdpo.base import files, lines
 from cwdpo.base.context import Blocks, StageContext
 from cwdpo.base.errors import StoreError
 from cwdpo.base.runtime import Execution, Rank
@@ -116,7 +116,7 @@ def test_all_records_can_be_gone_through_in_little_memory(sets: dict[int, Path])
 def test_many_rows_are_written_in_little_memory(sets: dict[int, Path], tmp_path: Path) -> None:
     def copy(folder: Path) -> object:
         rows = files.read_jsonl(folder / "records.jsonl")
-        return files.stream_jsonl(tmp_path / f"{folder.name}.jsonl", rows)
+        return files.write_jsonl(tmp_path / f"{folder.name}.jsonl", rows)
 
     assert growth(copy, sets) < 0.01
     for folder in sets.values():
@@ -132,7 +132,7 @@ def test_rows_that_stop_with_an_error_leave_what_was_there(tmp_path: Path) -> No
 
     write_rows(tmp_path / "rows.jsonl", [{"id": "1"}])
     with pytest.raises(StoreError, match=r"^stopped$"):
-        files.stream_jsonl(tmp_path / "rows.jsonl", rows())
+        files.write_jsonl(tmp_path / "rows.jsonl", rows())
     assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]
     assert list(files.read_jsonl(tmp_path / "rows.jsonl")) == [{"id": "1"}]
 
@@ -192,7 +192,7 @@ def test_samples_without_a_rejected_response_are_left_out_and_counted(tmp_path: 
 
 
 def test_ids_that_share_a_hash_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "short_hash", lambda text: 7)
+    monkeypatch.setattr(lines, "short_hash", lambda text: 7)
     write_set(tmp_path, [record(n) for n in range(4)], lambda number: ["x"] * number)
     samples = load_samples(tmp_path, tmp_path, "stage2", paired=True)
     assert [(sample.id, len(sample.rejected)) for sample in samples] == [("1#0", 1), ("2#0", 2), ("3#0", 3)]

@@ -82,8 +82,9 @@ def _enough(kind: FailureKind, times: int) -> Decision:
 def smaller_execution(stage: Mapping[str, Any], overrides: Mapping[str, Any], ranks: int) -> dict[str, Any] | None:
     """Overrides with which a stage needs less memory, None where there are none.
 
-    The global batch stays what the stage says: half the micro-batch is twice the accumulation. An objective that needs
-    the mean of its batch cannot accumulate, so that only computing activations anew is left.
+    The global batch stays what the stage says: half the micro-batch (and half its budget of tokens, where it has one)
+    is twice the accumulation. An objective that needs the mean of its batch cannot accumulate, so that only computing
+    activations anew is left.
 
     Args:
         stage: a stage of a job file.
@@ -96,7 +97,8 @@ def smaller_execution(stage: Mapping[str, Any], overrides: Mapping[str, Any], ra
         return None
     micro = min(execution.micro_batch, -(-samples // ranks))  # no rank gets more than its share
     if micro > 1 and not _needs_batch_mean(stage):
-        return {**overrides, "micro_batch": micro // 2}
+        budget = {"micro_tokens": -(-execution.micro_tokens // 2)} if execution.micro_tokens else {}
+        return {**overrides, "micro_batch": micro // 2, **budget}
     if _trains(stage["spec"]) and not execution.gradient_checkpointing:
         return {**overrides, "gradient_checkpointing": True}
     return None

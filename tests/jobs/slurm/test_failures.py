@@ -365,6 +365,13 @@ def test_half_the_micro_batch_then_recomputed_activations() -> None:
     ]
 
 
+def test_a_budget_of_tokens_is_halved_with_the_micro_batch() -> None:
+    assert shrinks(training("stage2", micro_batch=4, micro_tokens=1001))[:2] == [
+        {"micro_batch": 2, "micro_tokens": 501},
+        {"micro_batch": 1, "micro_tokens": 251},
+    ]
+
+
 def test_a_micro_batch_beyond_a_ranks_share_is_halved_from_the_share() -> None:
     assert shrinks(training("stage1", batch_size=16, micro_batch=64), ranks=4)[0] == {"micro_batch": 2}
 
