@@ -87,11 +87,11 @@ def file_written_whole(path: Path) -> Iterator[BinaryIO]:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
+            fsync_folder(path.parent)
     except BaseException:
         with suppress(OSError):  # there may not even be a folder
             temporary.unlink()
         raise
-    fsync_folder(path.parent)
 
 
 def read_json(path: Path | str) -> Any:
