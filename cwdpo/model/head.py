@@ -1,8 +1,11 @@
-"""Log-probabilities of single tokens straight from hidden states, a chunk of positions at a time.
+"""Log-probabilities of single tokens straight from hidden states, and nothing computed for other positions.
 
-The LM head of a large vocabulary is where memory goes: 1,000 positions x 152k words are 600 MB in float32, and a
-softmax with its gradient holds several of them. But the gradient of `log p(y) = h . W[y] - logsumexp(W h)` in the
-hidden state h is `W[y] - sum_v p(v) W[v]`, one vector of the width of h: with a frozen head it is computed beside the
+The last feed-forward layer and the LM head are needed at the positions that predict a response, nowhere else: no later
+layer looks at the others.
+
+The head of a large vocabulary is where memory goes: 1,000 positions x 152k words are 600 MB in float32, and a softmax
+with its gradient holds several of them. But the gradient of `log p(y) = h . W[y] - logsumexp(W h)` in the hidden state
+h is `W[y] - sum_v p(v) W[v]`, one vector of the width of h: with a frozen head it is computed beside the
 log-probability while the chunk is there, and nothing of the size of the vocabulary is kept for the backward pass or
 computed twice.
 
@@ -13,8 +16,8 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
@@ -27,24 +30,47 @@ CHUNK_ELEMENTS = 2**25  # logits held at a time: 128 MB in float32, 220 position
 
 
 @contextmanager
-def reading_logps(head: Any, wanted: Wanted) -> Iterator[None]:
-    """Context in which the LM head `head` (a linear layer) returns the wanted log-probabilities (K,), not logits.
+def reading_logps(model: Any, wanted: Wanted) -> Iterator[None]:
+    """Context in which a model returns the wanted log-probabilities (K,) in place of logits.
 
-    The call stays one call of the head's module, which is what partitioned weights need to be gathered around.
+    The modules concerned are called as ever, once each, which is what partitioned weights need to be gathered around.
     """
-    before = head.__dict__.get("forward")
+    head = model.get_output_embeddings()
 
-    def forward(hidden: Tensor) -> Tensor:
-        rows = hidden.reshape(-1, hidden.shape[-1]).index_select(0, wanted.sources)
+    def logps(_: Any, hidden: Tensor) -> Tensor:
+        rows = hidden.flatten(0, 1).index_select(0, wanted.sources)
         return token_logps(rows, head.weight, head.bias, wanted.which, wanted.tokens)
 
-    head.forward = forward
+    def fed_forward(forward: Any, hidden: Tensor) -> Tensor:
+        rows = hidden.flatten(0, 1)
+        found = forward(rows.index_select(0, wanted.sources)[None])
+        return rows.new_zeros(rows.shape).index_copy(0, wanted.sources, found[0]).view_as(hidden)
+
+    last = _last_feed_forward(model)
+    with _computing(head, logps), _computing(last, fed_forward) if last is not None else nullcontext():
+        yield
+
+
+def _last_feed_forward(model: Any) -> Any:
+    """Feed-forward module of the last layer; None where it is a mixture, or is computed again out of this context."""
+    layers = getattr(model.get_decoder(), "layers", None)
+    if not layers or (getattr(layers[-1], "gradient_checkpointing", False) and layers[-1].training):
+        return None
+    found = getattr(layers[-1], "mlp", None)
+    return None if hasattr(found, "experts") else found
+
+
+@contextmanager
+def _computing(module: Any, compute: Callable[[Any, Tensor], Tensor]) -> Iterator[None]:
+    """Context in which `module(x)` is `compute(what module(x) did before, x)`."""
+    before = vars(module).get("forward")
+    module.forward = functools.partial(compute, module.forward)
     try:
         yield
     finally:
-        del head.forward
+        del module.forward
         if before is not None:
-            head.forward = before
+            module.forward = before
 
 
 def token_logps(hidden: Tensor, weight: Tensor, bias: Tensor | None, which: Tensor, tokens: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ def response_logps(model: Any, batch: ResponseBatch, plain_head: bool = False) -
 
 def _from_head(model: Any, batch: ResponseBatch) -> Tensor:
     """Shape (K,)."""
-    with reading_logps(model.get_output_embeddings(), batch.wanted):
+    with reading_logps(model, batch.wanted):
         values: Tensor = model(**batch.inputs, attention_mask=batch.attention(), use_cache=False).logits
     return values
 
