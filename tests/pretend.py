@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+import random
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +41,11 @@ FILES = {
     "stage1": ("adapter_config.json", "adapter_model.safetensors"),
     "stage2": ("adapter_config.json", "adapter_model.safetensors"),
     "generate": ("generations.jsonl", "settings.json"),
-    "score": ("items.jsonl", "scores.json"),
 }
-"""Stage -> names of the files it leaves; other stages get one file here."""
+"""Stage -> names of the files it leaves; `score` has its own, others get one file here."""
+
+METRICS = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor", "rouge_l", "cider")
+"""What a made-up score has."""
 
 
 def write_grid(path: Path, first: int, second: int, seeds: int) -> Path:
@@ -57,14 +60,15 @@ def write_grid(path: Path, first: int, second: int, seeds: int) -> Path:
     return path
 
 
-def pretend_done(plan: Plan, nodes: Iterable[Node]) -> None:
-    """Finished artefacts for `nodes`, parents before children."""
+def pretend_done(plan: Plan, nodes: Iterable[Node], items: int = 4) -> None:
+    """Finished artefacts for `nodes`, parents before children; every score has so many items."""
     lineages: dict[str, str] = {}
     for node in nodes:
         parents = {role: lineages[entry.id] for role, entry in node.inputs.items() if isinstance(entry, Node)}
         made_by = lineage(source_digests(node.stage.module, node.spec), parents)
         lineages[node.id] = made_by["lineage"]
-        _write_done(node.artefact(plan.store), node, made_by)
+        files = dict(_score_files(node, items) if node.stage.name == "score" else _files(node))
+        _write_done(node.artefact(plan.store), node, made_by, files)
 
 
 def pretend_ended(store: Store, node: Node, failed: bool) -> None:
@@ -75,11 +79,39 @@ def pretend_ended(store: Store, node: Node, failed: bool) -> None:
         (folder / "result.json").write_text(json.dumps(result))
 
 
-def _write_done(artefact: Artefact, node: Node, made_by: dict[str, Any]) -> None:
+def _files(node: Node) -> Iterator[tuple[str, bytes]]:
+    """Names and contents that nothing but the store reads."""
+    for name in FILES.get(node.stage.name, ("files.jsonl",)):
+        yield name, f"made up: {name} of {node.id}\n".encode()
+
+
+def _score_files(node: Node, items: int) -> Iterator[tuple[str, bytes]]:
+    """What the score stage leaves, as `report` reads it; random numbers, always the same for a node."""
+    generator = random.Random(node.id)
+    rows = [{"id": f"item {index}", **_item(generator)} for index in range(items)]
+    yield "items.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows).encode()
+    metrics = {name: sum(row[name] for row in rows) / items for name in METRICS}
+    made_up = dict.fromkeys(("pycocoevalcap", "java", "tokenizer", "meteor", "prompt", "dtype"), "made up")
+    summary = {
+        "benchmark": node.card["spec"]["benchmark"]["name"], "metrics": {**metrics, "spice": None},
+        "unavailable": {"spice": "not available: made up"}, "items": items, "partial": False, "truncated": 0,
+        "harness": made_up,
+    }  # fmt: skip
+    yield "scores.json", json.dumps(summary, indent=1).encode()
+
+
+def _item(generator: random.Random) -> dict[str, Any]:
+    """Made-up scores of one caption, with as many digits as real ones."""
+    counts: dict[str, Any] = {"bleu_correct": [9, 6, 4, 2], "bleu_guess": [11, 10, 9, 8]}
+    lengths = {"candidate_length": 11, "reference_length": 10}
+    scores = {name: generator.random() for name in METRICS}
+    return {**scores, **counts, **lengths, "meteor_statistics": [float(count) for count in range(23)]}
+
+
+def _write_done(artefact: Artefact, node: Node, made_by: dict[str, Any], contents: dict[str, bytes]) -> None:
     folder = _attempt(artefact, node)
     entries = {}
-    for name in FILES.get(node.stage.name, ("files.jsonl",)):
-        content = f"made up: {name} of {node.id}\n".encode()
+    for name, content in contents.items():
         (folder / "out" / name).write_bytes(content)
         entries[name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     provenance = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any, Literal
 from cwdpo.base import files
 from cwdpo.base.errors import ConfigError
 from cwdpo.base.sources import changed_sources
-from cwdpo.base.store import Look, Store, folder_name, lineage_of
+from cwdpo.base.store import Artefact, Look, Store, lineage_of
 from cwdpo.experiment import Cell, Experiment, Grid
 from cwdpo.jobs.clusters import Cluster
 from cwdpo.jobs.containers.image import named
@@ -43,10 +43,12 @@ class Survey:
     Attributes:
         states: node id -> how it stands; `blocked` is a missing node with a failed ancestor.
         images: id of a finished node -> what it was computed in.
+        lineages: id of a finished node -> digest of the code that it and everything before it was made by.
     """
 
     states: dict[str, Shown]
-    images: Mapping[str, str]
+    images: dict[str, str]
+    lineages: dict[str, str]
 
 
 def different_images(images: Iterable[str]) -> str:
@@ -82,46 +84,25 @@ class Plan:
         return self.survey().states
 
     def survey(self) -> Survey:
-        """Every node as it is now; the store is read once."""
-        looks = self._looks()
-        images = {name: named(look.done["provenance"]) for name, look in looks.items() if look.done}
-        return Survey(self._states(looks), images)
-
-    def _states(self, looks: Mapping[str, Look]) -> dict[str, Shown]:
-        result: dict[str, Shown] = {}
+        """Every node as it is now; each file of the store is read once, and not held."""
+        begun, found = self.store.names(), Survey({}, {}, {})
         for node in self.nodes:
-            state = looks[node.id].state
-            if state == "missing" and any(result[parent.id] in ("failed", "blocked") for parent in node.parents):
-                result[node.id] = "blocked"
-            elif state == "done" and self._differences(node, looks[node.id].done, _lineages(node, looks)):
-                result[node.id] = "stale"
-            else:
-                result[node.id] = state
-        return result
-
-    def _looks(self) -> dict[str, Look]:
-        """Every artefact as it is now, each read once."""
-        begun = self.store.names()
-        return {
-            node.id: node.artefact(self.store).look() if folder_name(node.stage.name, node.id) in begun else MISSING
-            for node in self.nodes
-        }
+            artefact = node.artefact(self.store)
+            look = artefact.look() if artefact.folder.name in begun else MISSING
+            found.states[node.id] = _state(node, artefact, look, found)
+            if look.done:
+                found.images[node.id] = named(look.done["provenance"])
+                found.lineages[node.id] = lineage_of(look.done)
+        return found
 
     def changed(self, node: Node) -> list[str]:
         """Modules that changed, and inputs recomputed, since a finished node was computed and last accepted."""
-        return self._differences(node, node.artefact(self.store).done(), self.lineages(node))
-
-    def _differences(self, node: Node, done: Mapping[str, Any] | None, now: Mapping[str, str]) -> list[str]:
-        """The same for a known `DONE` and known lineages of the parents."""
-        assert done is not None, "only finished nodes can be stale"
-        made_by = node.artefact(self.store).made_by(done)
-        changed = changed_sources(made_by["sources"], node.stage.module, node.spec)
-        return changed + [f"{role} (computed anew)" for role in now if made_by["parents"].get(role) != now[role]]
+        artefact = node.artefact(self.store)
+        return _differences(node, artefact, artefact.done(), self.lineages(node))
 
     def lineages(self, node: Node) -> dict[str, str]:
         """Role -> lineage of each finished parent as it stands now."""
-        parents = {role: entry for role, entry in node.inputs.items() if isinstance(entry, Node)}
-        found = {role: entry.artefact(self.store).done() for role, entry in parents.items()}
+        found = {role: entry.artefact(self.store).done() for role, entry in _inputs(node)}
         return {role: lineage_of(done) for role, done in found.items() if done}
 
     def unfinished_changed(self, node: Node) -> list[str]:
@@ -156,10 +137,29 @@ class Plan:
         return {"grid": self.grid.name, "cells": cells, "nodes": nodes, "naive_count": self.naive_count()}
 
 
-def _lineages(node: Node, looks: Mapping[str, Look]) -> dict[str, str]:
-    """Role -> lineage of each finished parent."""
-    found = {role: looks[entry.id].done for role, entry in node.inputs.items() if isinstance(entry, Node)}
-    return {role: lineage_of(done) for role, done in found.items() if done}
+def _state(node: Node, artefact: Artefact, look: Look, parents: Survey) -> Shown:
+    """How a node stands, given how those before it do."""
+    if look.state == "missing" and any(parents.states[parent.id] in ("failed", "blocked") for parent in node.parents):
+        return "blocked"
+    lineages = {role: parents.lineages[entry.id] for role, entry in _inputs(node) if entry.id in parents.lineages}
+    if look.state == "done" and _differences(node, artefact, look.done, lineages):
+        return "stale"
+    return look.state
+
+
+def _differences(
+    node: Node, artefact: Artefact, done: Mapping[str, Any] | None, lineages: Mapping[str, str]
+) -> list[str]:
+    """What `Plan.changed` tells, for a known `DONE` and the lineages of the finished parents by role."""
+    assert done is not None, "only finished nodes can be stale"
+    made_by = artefact.made_by(done)
+    changed = changed_sources(made_by["sources"], node.stage.module, node.spec)
+    return changed + [f"{role} (computed anew)" for role in lineages if made_by["parents"].get(role) != lineages[role]]
+
+
+def _inputs(node: Node) -> Iterator[tuple[str, Node]]:
+    """(role, node) of what a node reads from the store."""
+    return ((role, entry) for role, entry in node.inputs.items() if isinstance(entry, Node))
 
 
 def _parent_ids(node: Node) -> list[str]:

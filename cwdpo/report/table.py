@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from cwdpo.base import files
-from cwdpo.base.errors import ConfigError, DataError, StoreError
+from cwdpo.base.errors import ConfigError, StoreError
 from cwdpo.base.store import Artefact
 from cwdpo.jobs.containers.image import named
 from cwdpo.jobs.plan import Plan, Shown, different_images
 from cwdpo.jobs.status import Overlay
 from cwdpo.pipeline import Node, in_order
-from cwdpo.statistics.bootstrap import Interval, paired_bootstrap
+from cwdpo.statistics.bootstrap import Interval, paired_bootstraps
 from cwdpo.statistics.summary import mean_std
 
 COMPARED = "cider"
@@ -82,12 +84,29 @@ class Table:
 
 @dataclass(frozen=True)
 class _Score:
-    """A finished score node as read from the store."""
+    """A finished score node as read from the store.
+
+    Attributes:
+        items: file of the values per item, which are read where they are compared.
+    """
 
     summary: dict[str, Any]
-    items: dict[str, dict[str, Any]]
+    items: Path
     folder: str
     commit: str
+
+
+@dataclass(frozen=True)
+class _Case:
+    """What the store has of one case.
+
+    Attributes:
+        found: a score, or why there is none, of each distinct result.
+        difference: paired bootstrap over items of per-item CIDEr averaged over seeds; needs every seed.
+    """
+
+    found: list[_Score | str]
+    difference: Interval | None
 
 
 @dataclass(frozen=True)
@@ -128,40 +147,45 @@ def tables(plan: Plan, overlay: Overlay | None = None) -> list[Table]:
 
 def _table(grid: _Grid, benchmark: str, twins: dict[str, str]) -> Table:
     plan = grid.plan
-    every = {case: _nodes(plan, case, benchmark) for case in plan.grid.cases}
-    cases = {case: nodes for case, nodes in every.items() if nodes}
-    scores = {case: [_read(grid, node) for node in nodes] for case, nodes in cases.items()}
-    baseline = next(iter(cases))
+    nodes = _nodes(plan, benchmark)
+    cases = _cases(grid, nodes)
     entries = (entry for cell in plan.grid.cells for entry in cell.experiment.benchmarks)
-    read = [score for found in scores.values() for score in found if isinstance(score, _Score)]
+    read = [score for case in cases.values() for score in case.found if isinstance(score, _Score)]
     wanted = next(entry.headline for entry in entries if entry.name == benchmark)
     headline = _columns(wanted, read)
-    rows = tuple(
-        _row(case, found, headline, None if case == baseline else scores[baseline], twins)
-        for case, found in scores.items()
-    )
+    rows = tuple(_row(name, case, headline, twins) for name, case in cases.items())
     items = max((score.summary["items"] for score in read), default=0)
     partial = any(score.summary["partial"] for score in read)
-    nodes = [node for found in cases.values() for node in found]
     left_out = [metric for metric in wanted if metric not in headline]
-    notes = (*_notes(read), *_left_out(left_out, read), *_image_notes(grid, nodes))
-    return Table(plan.grid.name, plan.grid.options, benchmark, headline, baseline, rows, items, partial, notes)
+    images = _image_notes(grid, [node for found in nodes.values() for node in found])
+    notes = (*_notes(read), *_left_out(left_out, read), *images)
+    return Table(plan.grid.name, plan.grid.options, benchmark, headline, next(iter(cases)), rows, items, partial, notes)
 
 
-def _row(
-    case: str,
-    found: Sequence[_Score | str],
-    headline: Sequence[str],
-    baseline: Sequence[_Score | str] | None,
-    twins: Mapping[str, str],
-) -> Row:
-    """One method; `baseline` is None where there is nothing to compare it with."""
+def _cases(grid: _Grid, nodes: Mapping[str, Sequence[Node]]) -> dict[str, _Case]:
+    """Every case compared with the first; of the values per item, one mean over seeds is held."""
+    found: dict[str, list[_Score | str]] = {}
+    values: dict[str, array[float]] = {}
+    baseline: dict[str, float] | None = None
+    for name, scores in nodes.items():
+        found[name] = [_read(grid, node) for node in scores]
+        if len(found) == 1:
+            baseline = _item_means(found[name])
+        elif baseline and (means := _item_means(found[name])) and means.keys() == baseline.keys():
+            values[name] = _in_order(means)
+    intervals = paired_bootstraps(values.values(), _in_order(baseline or {}))
+    differences = dict(zip(values, intervals, strict=True))
+    return {name: _Case(scores, differences.get(name)) for name, scores in found.items()}
+
+
+def _row(name: str, case: _Case, headline: Sequence[str], twins: Mapping[str, str]) -> Row:
+    """One method."""
     return Row(
-        case,
-        {metric: _value(found, metric) for metric in headline},
-        None if baseline is None else _difference(found, baseline),
-        (twins[case],) if case in twins else (),
-        tuple(f"{score.folder} ({score.commit})" for score in found if isinstance(score, _Score)),
+        name,
+        {metric: _value(case.found, metric) for metric in headline},
+        case.difference,
+        (twins[name],) if name in twins else (),
+        tuple(f"{score.folder} ({score.commit})" for score in case.found if isinstance(score, _Score)),
     )
 
 
@@ -177,11 +201,14 @@ def _left_out(metrics: Sequence[str], scores: Sequence[_Score]) -> list[str]:
     return sorted(reasons)
 
 
-def _nodes(plan: Plan, case: str, benchmark: str) -> list[Node]:
-    """Distinct score nodes of a case: seeds that share a deterministic result count once."""
-    scores = [plan.wired[cell.name].scores for cell in plan.grid.cells if cell.case == case]
-    nodes = [found[benchmark] for found in scores if benchmark in found]
-    return list({node.id: node for node in nodes}.values())
+def _nodes(plan: Plan, benchmark: str) -> dict[str, list[Node]]:
+    """Case -> its distinct score nodes: seeds that share a deterministic result count once."""
+    found: dict[str, dict[str, Node]] = {}
+    for cell in plan.grid.cells:
+        node = plan.wired[cell.name].scores.get(benchmark)
+        if node:
+            found.setdefault(cell.case, {})[node.id] = node
+    return {case: list(nodes.values()) for case, nodes in found.items()}
 
 
 def _read(grid: _Grid, node: Node) -> _Score | str:
@@ -191,9 +218,8 @@ def _read(grid: _Grid, node: Node) -> _Score | str:
     artefact = node.artefact(grid.plan.store)
     try:
         folder = artefact.verified_files()
-        rows = files.read_jsonl(folder / "items.jsonl")
-        items = {row["id"]: row for row in rows}
-        return _Score(files.read_json(folder / "scores.json"), items, artefact.folder.name, _commit(artefact))
+        summary = files.read_json(folder / "scores.json")
+        return _Score(summary, folder / "items.jsonl", artefact.folder.name, _commit(artefact))
     except StoreError:
         return "damaged"
 
@@ -245,26 +271,29 @@ def _reason(score: _Score, metric: str) -> str:
     return reason.removeprefix("not available: ")
 
 
-def _difference(found: Sequence[_Score | str], baseline: Sequence[_Score | str]) -> Interval | None:
-    """Paired bootstrap over items, per-item values averaged over seeds; needs every seed."""
-    mine, theirs = _item_means(found), _item_means(baseline)
-    if mine is None or theirs is None or mine.keys() != theirs.keys():
-        return None
-    ids = sorted(mine)
-    try:
-        return paired_bootstrap([mine[name] for name in ids], [theirs[name] for name in ids])
-    except DataError:
-        return None
+def _in_order(means: Mapping[str, float]) -> array[float]:
+    """Values in the order of the sorted ids."""
+    return array("d", (means[name] for name in sorted(means)))
 
 
 def _item_means(found: Sequence[_Score | str]) -> dict[str, float] | None:
     """Item -> mean over seeds of 100 x CIDEr, or None while something is missing."""
     scores = [score for score in found if isinstance(score, _Score)]
-    if len(scores) < len(found) or not scores:
+    if len(scores) < len(found):
         return None
-    if any(COMPARED not in item for score in scores for item in score.items.values()):
-        return None
-    return {name: 100 * sum(score.items[name][COMPARED] for score in scores) / len(scores) for name in scores[0].items}
+    sums: dict[str, float] = {}
+    for score in scores:
+        values = _compared(score)
+        if not values or values.keys() != (sums or values).keys():
+            return None
+        sums = {name: sums.get(name, 0.0) + value for name, value in values.items()}
+    return {name: 100 * value / len(scores) for name, value in sums.items()}
+
+
+def _compared(score: _Score) -> dict[str, float] | None:
+    """Item -> CIDEr, or None where an item is without."""
+    values: dict[str, Any] = {row["id"]: row.get(COMPARED) for row in files.read_jsonl(score.items)}
+    return None if None in values.values() else values
 
 
 def _identical(plan: Plan, states: Mapping[str, Shown]) -> dict[str, str]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import weakref
 from collections import Counter
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from commands import MICRO, cwdpo, succeed
@@ -116,6 +117,30 @@ def test_each_file_that_says_done_is_read_once(tmp_path: Path, monkeypatch: pyte
     assert set(status.states.values()) == {"done"}
     assert sorted(read) == sorted(str(node.artefact(plan.store).folder / "DONE") for node in plan.nodes)
     assert set(read.values()) == {1}
+
+
+def test_what_was_read_is_not_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """10,000 cells would be 340 MB on a login node."""
+
+    class Content(dict[str, Any]):
+        """Can be referred to weakly."""
+
+    plan = small(tmp_path)
+    pretend_done(plan, plan.nodes)
+    read: list[weakref.ref[Content]] = []
+    held: list[int] = []
+    real = files.read_json
+
+    def counted(path: Path) -> Content:
+        content = Content(real(path))
+        read.append(weakref.ref(content))
+        held.append(sum(one() is not None for one in read))
+        return content
+
+    monkeypatch.setattr(files, "read_json", counted)
+    assert set(plan.states().values()) == {"done"}
+    assert len(held) == len(plan.nodes)
+    assert max(held) <= 2, "the one that is read, and the one before it"
 
 
 def test_a_stage_never_begun_is_not_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

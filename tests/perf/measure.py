@@ -12,7 +12,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 REPO = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -45,16 +47,36 @@ def best(
     return found
 
 
+def table(columns: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
+    """A Markdown table."""
+    lines = [" | ".join(map(str, row)) for row in (columns, ["---"] * len(columns), *rows)]
+    return "\n".join(f"| {line} |" for line in lines)
+
+
 def publish(file: str, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], notes: str) -> None:
     """Print a Markdown table and write it to results/, with the command, the commit and the machine."""
-    lines = [" | ".join(map(str, row)) for row in (columns, ["---"] * len(columns), *rows)]
-    table = "\n".join(f"| {line} |" for line in lines)
     name = Path(file).stem.removeprefix("bench_")
-    made = f"`python tests/perf/{Path(file).name}` at commit {_commit()}, {_machine()}."
-    text = f"# {title}\n\n{table}\n\n{notes}\n\n{made}\n"
+    text = f"# {title}\n\n{table(columns, rows)}\n\n{notes}\n\n{made_by(file)}\n"
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.md").write_text(text, encoding="utf-8")
     print(text)
+
+
+def made_by(file: str, packages: Sequence[str] = ()) -> str:
+    """One sentence: command, commit, machine and versions."""
+    found = about(file, packages)
+    versions = "".join(f", {name} {number}" for name, number in found["versions"].items())
+    return f"`{found['command']}` at commit {found['commit']}, {found['machine']}{versions}."
+
+
+def about(file: str, packages: Sequence[str] = ()) -> dict[str, Any]:
+    """Command, commit, machine and versions, for JSON."""
+    return {
+        "command": " ".join(["python", f"tests/perf/{Path(file).name}", *sys.argv[1:]]),
+        "commit": _commit(),
+        "machine": _machine(),
+        "versions": {name: version(name) for name in packages},
+    }
 
 
 def _commit() -> str:
@@ -65,4 +87,16 @@ def _commit() -> str:
 
 
 def _machine() -> str:
-    return f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}"
+    kind = f"{platform.system()} {platform.machine()}"
+    return f"Python {platform.python_version()}, {os.cpu_count()} cores, {kind}{_processor()}"
+
+
+def _processor() -> str:
+    """The processor's name and its widest vectors, where Linux tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    told = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    wide = [name for name in ("avx2", "avx512f", "amx_bf16") if name in told.get("flags", "").split()]
+    return f" ({', '.join([told.get('model name', 'unnamed'), *wide])})"

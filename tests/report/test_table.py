@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import random
 import re
 import shutil
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import pytest
 from commands import MICRO, copy_home, cwdpo, node_of, plan_of, succeed
+from pretend import pretend_done, write_grid
 
 from cwdpo.base import files
 from cwdpo.base.store import Store
+from cwdpo.jobs.plan import Plan
 from cwdpo.report.render import as_json, cells, markdown, print_tables
 from cwdpo.report.table import Table, tables
+from cwdpo.statistics import bootstrap
 
 TRAINED = ("sft", "dpo", "cw_dpo")
 SEEDS = (0, 1)
@@ -172,3 +177,44 @@ def test_report_file_and_json_agree(finished: Path, tmp_path: Path, table: Table
 def test_a_grid_without_benchmarks_says_so(finished: Path) -> None:
     done = cwdpo("report", "-g", MICRO, "--home", finished, "-s", "benchmarks=[]")
     assert (done.returncode, done.stderr) == (2, "error: grid 'micro' has no benchmarks: there is nothing to report\n")
+
+
+# Big grids
+
+
+def made_up(folder: Path, seeds: int, items: int = 1000) -> Plan:
+    """A finished store of 4 cells a seed, all scores made up."""
+    plan = plan_of(folder / "home", grid=write_grid(folder / "big.yaml", first=1, second=2, seeds=seeds))
+    pretend_done(plan, plan.nodes, items=items)
+    return plan
+
+
+def test_the_values_per_item_of_all_cells_are_not_held_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A score of 5,000 items is 16 MB of Python's objects, and login nodes are shared."""
+    monkeypatch.setattr(bootstrap, "_BLOCK", 2**14)  # else its arrays are the peak
+    peaks = []
+    for seeds in (1, 5):
+        (tmp_path / str(seeds)).mkdir()
+        plan = made_up(tmp_path / str(seeds), seeds)
+        assert plan.nodes
+        tracemalloc.start()
+        (found,) = tables(plan)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert all(row.difference for row in found.rows[1:])
+    assert peaks[1] < 1.5 * peaks[0], peaks
+
+
+def test_no_difference_where_an_item_was_scored_in_one_seed_only(tmp_path: Path) -> None:
+    plan = made_up(tmp_path, seeds=2, items=5)
+    cell = next(cell for cell in plan.grid.cells if cell.case != plan.grid.cases[0] and cell.seed == 1)
+    (score,) = plan.wired[cell.name].scores.values()
+    artefact = score.artefact(plan.store)
+    path = artefact.files / "items.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
+    done = json.loads((artefact.folder / "DONE").read_text())
+    content = path.read_bytes()
+    done["files"]["items.jsonl"] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    (artefact.folder / "DONE").write_text(json.dumps(done))
+    (found,) = tables(plan)
+    assert {row.case for row in found.rows if row.difference is None} == {found.baseline, cell.case}

@@ -4,7 +4,7 @@ from scipy import stats
 
 from cwdpo.base.errors import DataError
 from cwdpo.statistics import bootstrap
-from cwdpo.statistics.bootstrap import Interval, paired_bootstrap
+from cwdpo.statistics.bootstrap import Interval, paired_bootstrap, paired_bootstraps
 
 
 @pytest.fixture
@@ -42,7 +42,28 @@ def test_the_seed_decides(scores):
 def test_small_blocks_give_the_same(scores, monkeypatch):
     whole = paired_bootstrap(*scores, resamples=1001)
     monkeypatch.setattr(bootstrap, "_BLOCK", 200 * 7)
-    assert paired_bootstrap(*scores, resamples=1001) == whole
+    assert paired_bootstrap(*scores, resamples=1001) == pytest.approx(whole, rel=1e-12)
+
+
+def test_several_systems_as_each_alone(scores, monkeypatch):
+    a, b = scores
+    systems = [a, b, [2 * value for value in a]]
+    alone = [paired_bootstrap(system, b) for system in systems]
+    drawn = []
+    real = bootstrap._drawn
+    monkeypatch.setattr(bootstrap, "_drawn", lambda *arguments: drawn.append(arguments[0]) or real(*arguments))
+    found = paired_bootstraps(iter(systems), b)
+    assert sum(drawn) == 10_000, "once for all of them"
+    for one, other in zip(found, alone, strict=True):
+        assert one == pytest.approx(other, rel=1e-12, abs=1e-15)
+    assert paired_bootstraps([], b) == []
+
+
+def test_the_means_are_those_of_the_items_drawn():
+    values = np.random.default_rng(2).random((3, 50))
+    found = bootstrap._resampled_means(values, 40, np.random.default_rng(7))
+    items = np.random.default_rng(7).integers(50, size=(40, 50))
+    assert found == pytest.approx(values[:, items].mean(axis=2), rel=1e-12)
 
 
 def test_pairing_removes_what_the_items_share(scores):
