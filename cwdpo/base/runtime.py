@@ -24,7 +24,8 @@ class Execution(Config):
     micro_tokens: int | None = Field(default=None, gt=0)
     """Most tokens of one forward pass, padding included; a longer sample has a pass of its own. None sets no limit."""
     shared_prefix: bool = True
-    """Compute image and prompt once for all responses of a sample; false gives every response a row of its own."""
+    """Compute image and prompt once for all responses of a sample; false gives every response a row of its own. Where
+    LoRA has dropout, which it has not by default, responses that share a prefix share its dropout, too."""
     chunked_head: bool = True
     """Take log-probabilities from the LM head a chunk at a time; false keeps all logits of the responses."""
     feed_workers: int = Field(default=2, ge=0)

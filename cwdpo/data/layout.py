@@ -28,23 +28,26 @@ Positions = Callable[[dict[str, "Tensor"]], "Tensor"]
 NOTHING = -1
 """Group number of padding."""
 
+WORTH_A_MASK = 0.8
+"""Groups share rows where that takes less than this share of the tokens of a row each."""
+
 
 @dataclass(frozen=True)
 class Wanted:
     """Which token log-probabilities a forward pass is asked for.
 
     Attributes:
-        sources: flat positions (row * T + t) whose hidden states predict a response token, ascending. Shape (M,).
-        which: the entry of `sources` that predicts each response token; the first tokens of all responses of a group
-            are predicted by the last token of their prefix. Shape (K,).
+        positions: flat positions (row * T + t) whose hidden states predict a response token, ascending. Shape (M,).
+        sources: which of them predicts each response token; the first tokens of all responses of a group are predicted
+            by the last token of their prefix. Shape (K,).
         tokens: the response tokens. Shape (K,).
         slots: where each of them stands in an (R, L) table. Shape (K,).
         lengths: tokens of each response. Shape (R,).
         longest: L.
     """
 
+    positions: Tensor
     sources: Tensor
-    which: Tensor
     tokens: Tensor
     slots: Tensor
     lengths: Tensor
@@ -52,8 +55,8 @@ class Wanted:
 
     def each(self, change: Callable[[Tensor], Tensor]) -> Wanted:
         """The same with every tensor changed."""
-        sources, which, tokens = change(self.sources), change(self.which), change(self.tokens)
-        return Wanted(sources, which, tokens, change(self.slots), change(self.lengths), self.longest)
+        positions, sources, tokens = change(self.positions), change(self.sources), change(self.tokens)
+        return Wanted(positions, sources, tokens, change(self.slots), change(self.lengths), self.longest)
 
     def table(self, values: Tensor) -> Tensor:
         """Values of shape (K,) as a table (R, L), 0 beyond a response's end."""
@@ -124,10 +127,26 @@ def shared_rows(
         apart: the attention of the model can treat prefixes and responses apart.
     """
     packed = pack([group.length for group in groups], width)
+    longest = max(width, *(group.length for group in groups))
+    # A row of several groups needs a mask over all of it, which is worth it only where much padding goes.
+    if apart and not width and len(packed) * longest > WORTH_A_MASK * apart_tokens(groups):
+        packed = [[number] for number in range(len(groups))]
     apart = apart and len(packed) == len(groups)
     prefix = max(group.prefix_length for group in groups) if apart else 0
     batch = _lay_out([[groups[number] for number in row] for row in packed], pad, positions, prefix)
     return replace(batch, wanted=_renumbered(batch.wanted, groups, [number for row in packed for number in row]))
+
+
+def apart_tokens(groups: Sequence[Group]) -> int:
+    """Tokens, padding included, of one row per group with responses that all begin at the same place."""
+    longest = max(group.length - group.prefix_length for group in groups)
+    return len(groups) * (max(group.prefix_length for group in groups) + longest)
+
+
+def separate_tokens(groups: Sequence[Group]) -> int:
+    """Tokens, padding included, of one row per response."""
+    rows = sum(len(group.responses) for group in groups)
+    return rows * max(group.prefix_length + max(map(len, group.responses)) for group in groups)
 
 
 def pack(lengths: Sequence[int], width: int = 0) -> list[list[int]]:
@@ -227,22 +246,20 @@ def _wanted(rows: Sequence[Sequence[Group]], width: int, prefix: int) -> Wanted:
     import torch
 
     sources: list[int] = []
-    which: list[int] = []
     for number, row in enumerate(rows):
         start = number * width
         for group in row:
-            last = len(sources)
-            sources.append(start + group.prefix_length - 1)
+            last = start + group.prefix_length - 1
             at = start + max(group.prefix_length, prefix)
             for response in group.responses:
-                which += [last, *range(len(sources), len(sources) + len(response) - 1)]
-                sources += range(at, at + len(response) - 1)
+                sources += [last, *range(at, at + len(response) - 1)]
                 at += len(response)
             start = at
     responses = [response for row in rows for group in row for response in group.responses]
     tokens = [token for response in responses for token in response]
     slots, lengths, longest = _slots([len(response) for response in responses])
-    return Wanted(torch.tensor(sources), torch.tensor(which), torch.tensor(tokens), slots, lengths, longest)
+    positions = torch.tensor(sorted(set(sources)))
+    return Wanted(positions, torch.tensor(sources), torch.tensor(tokens), slots, lengths, longest)
 
 
 def _slots(lengths: Sequence[int]) -> tuple[Tensor, Tensor, int]:

@@ -25,6 +25,13 @@ def splits_prefixes(model: Any) -> bool:
     return bool(config._attn_implementation == NAME)
 
 
+def joins_prefixes(model: Any) -> None:
+    """Undo `splits_prefixes`."""
+    config = model.get_decoder().config
+    if config._attn_implementation == NAME:
+        config._attn_implementation = "sdpa"
+
+
 def _register() -> None:
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from cwdpo.data.padding import left_padded
 from cwdpo.model.inference import Replica
-from cwdpo.model.scoring import prefix_positions
+from cwdpo.model.positions import prefix_positions
 
 if TYPE_CHECKING:
     from torch import Tensor

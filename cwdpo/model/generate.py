@@ -14,7 +14,7 @@ from cwdpo.data.padding import left_padded
 from cwdpo.model.branches import Prefix, can_branch, decode_branches
 from cwdpo.model.decoding import Decoding
 from cwdpo.model.inference import Replica
-from cwdpo.model.scoring import TOLERANCE
+from cwdpo.model.trial import TOLERANCE
 
 if TYPE_CHECKING:
     from torch import Tensor

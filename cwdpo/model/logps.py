@@ -45,7 +45,8 @@ def _from_logits(model: Any, batch: ResponseBatch) -> Tensor:
 
     wanted = batch.wanted
     keep = torch.zeros_like(batch.groups, dtype=torch.bool)
-    keep.view(-1)[wanted.sources] = True
+    keep.view(-1)[wanted.positions] = True
     inputs = {**batch.inputs, "attention_mask": batch.attention()}
     logits = model(**inputs, logits_to_keep=keep, use_cache=False).logits.float()  # (M, V)
-    return logits[wanted.which, wanted.tokens] - logits.logsumexp(1).index_select(0, wanted.which)
+    which = (keep.view(-1).cumsum(0) - 1).index_select(0, wanted.sources)
+    return logits[which, wanted.tokens] - logits.logsumexp(1).index_select(0, which)

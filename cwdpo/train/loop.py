@@ -21,7 +21,7 @@ from cwdpo.data.ahead import ahead
 from cwdpo.data.batches import Collator, Group
 from cwdpo.data.samples import DataOrder, Sample
 from cwdpo.model.load import context_length, load_model, load_policy_processor, trainable_policy
-from cwdpo.model.scoring import choose_scorer
+from cwdpo.model.trial import choose_scorer
 from cwdpo.model.zero3 import Zero3Loading
 from cwdpo.train.checkpoint import Checkpoints, Progress
 from cwdpo.train.config import TrainingSpec
@@ -110,6 +110,7 @@ class Trainer:
         with closing(ahead(turns, lambda turn: turn.mine, self._group, workers)) as feed:
             for turn, groups in feed:
                 self._finish_turn(stop=self._step(turn, groups))
+                self._since = time.perf_counter()
         save_policy(self.context, self.engine, self.collator.processor, self.spec)
         self.engine.close()
 
@@ -177,11 +178,12 @@ class Trainer:
         rate = self.spec.optimization.learning_rate_at(turn.step, self.total)
         members = [Member(sample, group, turn.weight) for sample, group in zip(turn.mine, groups, strict=True)]
         rank = self.context.rank
-        parts = in_step(members, math.ceil(len(turn.batch) / rank.world_size), self.context.execution, rank)
+        most = math.ceil(len(turn.batch) / rank.world_size)
+        parts = in_step(members, most, self.context.execution, self.scorer.tokens, rank)
         sums: Shares = {}
         for number, micro in enumerate(parts):
             self._seed_dropout(turn.step, number)
-            self.engine.accumulate(last=number == len(parts) - 1)
+            self.engine.at_boundary(number == len(parts) - 1)
             for name, share in self._accumulate(micro, turn.batch).items():
                 sums[name] = sums[name] + share if name in sums else share
         means = self._global_means(sums, turn.batch)
@@ -216,8 +218,7 @@ class Trainer:
         before = self.progress
         state = self.task.finish(means, before.objective)
         self.progress = Progress(before.step + 1, before.samples + len(batch), dict(state))
-        now = time.perf_counter()
-        seconds, self._since = now - self._since, now
+        seconds = time.perf_counter() - self._since
         done = self.progress.step
         if done % self.context.execution.log_every == 0 or done == self.total:
             tokens = means.pop("tokens") / seconds

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from cwdpo.base import distributed
@@ -30,34 +30,39 @@ def rank_share(batch: Sequence[Sample], rank: Rank) -> tuple[list[Sample], float
     return (mine, 1.0) if mine else ([batch[0]], 0.0)
 
 
-def cut(members: Sequence[Member], most: int, budget: int | None) -> list[list[Member]]:
-    """Micro-batches of samples of about the same length, the longest first: what does not fit in memory fails at once.
+Tokens = Callable[[Sequence[Group]], int]
+"""Tokens of a forward pass over some groups, padding included."""
 
-    Args:
-        most: samples of a micro-batch.
-        budget: tokens of a micro-batch, padding included; a sample that is longer has one for itself.
+
+def cut(members: Sequence[Member], execution: Execution, tokens: Tokens) -> list[list[Member]]:
+    """Micro-batches of samples of about the same length, the longest of the step first.
+
+    None has more than `micro_batch` samples, or `micro_tokens` tokens unless it is one sample.
     """
     parts: list[list[Member]] = []
     for member in sorted(members, key=lambda member: -member.group.length):
-        if parts and len(parts[-1]) < _room(parts[-1][0].group.length, most, budget):
+        if parts and _has_room([*parts[-1], member], execution, tokens):
             parts[-1].append(member)
         else:
             parts.append([member])
     return parts
 
 
-def _room(longest: int, most: int, budget: int | None) -> int:
-    """Samples of a micro-batch whose longest one has `longest` tokens."""
-    return most if budget is None else min(most, budget // longest)
+def _has_room(part: Sequence[Member], execution: Execution, tokens: Tokens) -> bool:
+    if len(part) > execution.micro_batch:
+        return False
+    return execution.micro_tokens is None or tokens([member.group for member in part]) <= execution.micro_tokens
 
 
-def in_step(members: Sequence[Member], most: int, execution: Execution, rank: Rank) -> list[list[Member]]:
+def in_step(
+    members: Sequence[Member], most: int, execution: Execution, tokens: Tokens, rank: Rank
+) -> list[list[Member]]:
     """This rank's micro-batches, as many as every other rank has: some make the same module calls on all of them.
 
     Args:
         members: at most `most`, which is the same number on all ranks. Collective where there is a budget of tokens.
     """
-    parts = cut(members, execution.micro_batch, execution.micro_tokens)
+    parts = cut(members, execution, tokens)
     if execution.micro_tokens:  # how many there are depends on lengths that only their own rank knows
         return filled_up(parts, distributed.largest_over_ranks(len(parts), rank))
     return filled_up(parts, math.ceil(most / execution.micro_batch))

@@ -24,7 +24,8 @@ from cwdpo.data.samples import Sample, load_samples
 from cwdpo.model.config import Policy
 from cwdpo.model.inference import Replica
 from cwdpo.model.load import context_length
-from cwdpo.model.scoring import Scorer, choose_scorer
+from cwdpo.model.scoring import Scorer
+from cwdpo.model.trial import choose_scorer
 from cwdpo.train.micro import Member, cut, in_step
 
 
@@ -81,13 +82,13 @@ def _score(
     """Rows of one block; in lock-step in as many forward passes as a block of `longest` samples takes."""
     execution = context.execution
     if lockstep:
-        parts = in_step(members, longest, execution, context.rank)
+        parts = in_step(members, longest, execution, scorer.tokens, context.rank)
     else:
-        parts = cut(members, execution.micro_batch, execution.micro_tokens)
+        parts = cut(members, execution, scorer.tokens)
     rows: dict[str, dict[str, Any]] = {}
     for part in parts:
         for member, logps in zip(part, _logps(scorer, part), strict=True):
-            rows[member.sample.id] = _row(member.sample, logps)
+            rows.setdefault(member.sample.id, _row(member.sample, logps))
     return [rows[member.sample.id] for member in members]
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from cwdpo.base.config import validate
 from cwdpo.base.errors import ConfigError
-from cwdpo.base.runtime import Rank
+from cwdpo.base.runtime import Execution, Rank
 from cwdpo.data.batches import Collator, Group
 from cwdpo.data.layout import separate_rows
 from cwdpo.data.samples import Sample
@@ -268,7 +268,7 @@ def total_share(task: Any, batch: list[Sample], size: int, world: int, state: An
     for rank in range(world):
         mine, weight = rank_share(batch, Rank(rank, rank, world))
         members = [Member(sample, group_of(sample), weight) for sample in mine]
-        for micro in filled_up(cut(members, size, None), count):
+        for micro in filled_up(cut(members, Execution(micro_batch=size), lambda groups: 0), count):
             samples = [member.sample for member in micro]
             rows = [leaves[s.id][: len(task.responses(s))] for s in samples]
             lengths = [value for s in samples for value in LENGTHS[s.id][: len(task.responses(s))]]
