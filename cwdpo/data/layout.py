@@ -111,9 +111,13 @@ class ResponseBatch:
         )
 
 
-def separate_rows(groups: Sequence[Group], pad: int) -> ResponseBatch:
-    """One row per response, `[image + prompt | response]`, padded on the right with token `pad`."""
-    return _lay_out([[single] for group in groups for single in group.alone()], pad, None, 0)
+def separate_rows(groups: Sequence[Group], pad: int, positions: Positions | None = None) -> ResponseBatch:
+    """One row per response, `[image + prompt | response]`, padded on the right with token `pad`.
+
+    Without `positions` the model counts them itself, which on a GPU may make the host wait.
+    """
+    batch = _lay_out([[single] for group in groups for single in group.alone()], pad, positions, 0)
+    return replace(batch, branches=None)
 
 
 def shared_rows(
@@ -165,11 +169,10 @@ def pack(lengths: Sequence[int], width: int = 0) -> list[list[int]]:
 
 
 def _lay_out(rows: Sequence[Sequence[Group]], pad: int, positions: Positions | None, prefix: int) -> ResponseBatch:
-    """Rows of groups as tensors; positions and branches only where prefixes are shared.
+    """Rows of groups as tensors.
 
     Prefixes are filled up to `prefix` tokens.
     """
-    shared = positions is not None
     groups = [group for row in rows for group in row]
     inputs = _pixels(groups)
     for key in per_token(groups[0].prefix) - {"attention_mask"}:
@@ -180,7 +183,7 @@ def _lay_out(rows: Sequence[Sequence[Group]], pad: int, positions: Positions | N
         inputs["position_ids"] = ids[0] if len(ids) == 1 else ids
     numbers = iter(range(len(groups)))
     owners = _joined(rows, lambda group: _constant(group, next(numbers)), prefix, NOTHING)[0]
-    branches = _joined(rows, _branches, prefix, 0)[0] if shared else None
+    branches = _joined(rows, _branches, prefix, 0)[0]
     return ResponseBatch(inputs, _wanted(rows, owners.shape[1], prefix), owners, branches, prefix)
 
 

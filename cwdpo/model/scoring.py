@@ -67,7 +67,7 @@ class Scorer:
         """Rows of one forward pass, on the CPU."""
         if self._shares(groups):
             return shared_rows(groups, self._pad, self._positions, self.way.apart, width)
-        return separate_rows(groups, self._pad)
+        return separate_rows(groups, self._pad, None if self.way == PLAIN else self._positions)
 
     def tokens(self, groups: Sequence[Group]) -> int:
         """Tokens of one forward pass, padding included; groups that can share a row may take fewer."""
