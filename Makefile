@@ -49,8 +49,9 @@ lint: setup  ## ruff, mypy, the layers of the architecture, YAML files, README l
 docs-check: setup  ## Every shipped YAML parses; every README link and command exists
 	$(BIN)/python -m pytest -q tests/docs
 
-bench: setup  ## Time what must stay quick; prints tables and writes them to tests/perf/results (some minutes)
-	@for file in tests/perf/bench_*.py; do $(BIN)/python $$file || exit 1; done
+bench: setup  ## Time what must be quick, beside others where there are any; writes tests/perf/results (about an hour)
+	@# bench_gpu.py is for a machine with a GPU: python tests/perf/bench_gpu.py --size 7b
+	@for file in $(filter-out %/bench_gpu.py,$(wildcard tests/perf/bench_*.py)); do $(BIN)/python $$file || exit 1; done
 
 container:  ## The image for the cluster, in containers/build/ (IMAGE=file elsewhere, SIGN=1 signs it; about 65 GB of disk)
 	containers/build.sh cluster $(if $(IMAGE),--output "$(IMAGE)") $(if $(SIGN),--sign)
