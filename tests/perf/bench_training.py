@@ -53,11 +53,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def play(parts: Mapping[str, Part], world: World) -> dict[str, list[Play]]:
     """Every part, one after the other."""
-    found = {}
-    for name, part in parts.items():
-        found[name] = part(world)
-        print(f"{name}: done", file=sys.stderr, flush=True)
-    return found
+    return {name: part(world) for name, part in parts.items()}
 
 
 def document(parts: Mapping[str, Sequence[Play]]) -> str:

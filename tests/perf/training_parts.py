@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -96,6 +97,7 @@ def settings(world: World) -> list[Play]:
 
 
 def _play(world: World, point: Point, sides: Mapping[str, Measured]) -> Play:
+    print(f"{point}: {', '.join(sides)}", file=sys.stderr, flush=True)
     return Play(point, world.prefix_tokens(point), sides)
 
 

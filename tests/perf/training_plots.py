@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from training_parts import Play
-from training_sides import BATCH
+from training_sides import BATCH, LARGE
 from training_world import SMALL
 
 SIDES = {"TRL": "tab:red", "rows": "tab:orange", "shared": "tab:blue"}
@@ -37,7 +37,14 @@ def _by_image(axes: Any, plays: Sequence[Play], what: str, value: Any) -> None:
             x = [play.point.image_tokens for play in found]
             label = f"{name}, {response}-token responses"
             axes.plot(x, [value(play.sides[name]) for play in found], style, color=colour, label=label)
-    axes.set(xscale="log", yscale="log", xlabel="image tokens", ylabel=what, xticks=x, xticklabels=x)
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlabel=f"image tokens (from {LARGE} on fewer pairs a pass)",
+        ylabel=what,
+        xticks=x,
+        xticklabels=x,
+    )
     axes.legend(fontsize=7)
 
 

@@ -11,6 +11,7 @@ from training_turns import Measured
 from training_world import HIDDEN
 
 Row = Sequence[object]
+POINT = "image/response/words"
 HEAD_PRODUCTS = 4
 """Products of TRL's LM head at a position: forward, again and backward for the policy, forward for the reference."""
 
@@ -20,46 +21,29 @@ CPU it scores all of them; the operations column "TRL on Triton" leaves those ou
 is this. It computes the reference in every step, because `precompute_ref_log_probs` refuses images; ours is computed
 once per data set, and "with reference" charges all of it to a single epoch. It preprocesses every image twice and
 encodes it four times a step (chosen and rejected, policy and reference), here at 20% of a language model's
-operations per image token, as in a 7B. Sequences are as long as their images make them: 28 tokens are template
-and prompt."""
+operations per image token, as in a 7B. Template and prompt are 28 tokens. Ratios are between equal numbers of pairs
+a pass; with fewer, both take less memory, and TRL is somewhat quicker on small images (see the settings tried)."""
 
 
 def against(plays: Sequence[Play]) -> str:
     """Speed, memory and operations beside TRL and beside our own plain way."""
-    speed = table(
-        ("image/response/words", "TRL", "rows", "shared", "shared with reference", "to TRL", "to TRL with reference",
-         "to rows", "loss apart"),
-        [_speed(play) for play in plays],
-    )  # fmt: skip
-    memory = table(
-        (
-            "image/response/words",
-            "TRL MB",
-            "rows MB",
-            "shared MB",
-            "reference MB",
-            "to TRL",
-            "TRL before",
-            "ours before",
-        ),
-        [_memory(play) for play in plays],
-    )
-    operations = table(
-        ("image/response/words", "TRL", "TRL on Triton", "rows", "shared", "reference", "TRL to shared",
-         "TRL on Triton to shared"),
-        [_operations(play) for play in plays],
-    )  # fmt: skip
-    reference = table(
-        ("image/response/words", "a row per response", "shared prefixes", "to rows", "seconds to load"),
-        [_reference(play) for play in plays],
-    )
-    return (
-        "Pairs per CPU second, and times as many; `loss apart` is the largest difference between TRL's losses and ours,"
-        f" nats, over the steps.\n\n{speed}\n\n{CAVEATS}\n\n"
-        "Peak resident memory of the training process; `before` is what it held before its first step.\n\n"
-        f"{memory}\n\nBillions of floating-point operations of matrix products in a step, counted.\n\n{operations}\n\n"
-        f"The reference pass alone: pairs per CPU second, once per data set and Stage-1 model.\n\n{reference}"
-    )
+    speed = (POINT, "TRL", "rows", "shared", "shared with reference", "to TRL", "to TRL with reference", "to rows",
+             "loss apart")  # fmt: skip
+    memory = (POINT, "pairs a pass", "TRL", "rows", "shared", "reference", "to TRL", "TRL before", "ours before")
+    counts = (POINT, "TRL", "TRL on Triton", "rows", "shared", "reference", "TRL to shared", "TRL on Triton to shared")
+    reference = (POINT, "a row per response", "shared prefixes", "to rows", "CPU seconds to load")
+    return "\n\n".join([
+        "Pairs per CPU second, and times as many. `with reference` charges our whole reference pass to one epoch;"
+        " `loss apart` is the largest difference between TRL's losses and ours, nats, over the steps.",
+        table(speed, list(map(_speed, plays))),
+        CAVEATS,
+        "Peak resident memory of the training process, MB; `before` is what it held before its first step.",
+        table(memory, list(map(_memory, plays))),
+        "Billions of floating-point operations of matrix products in a step, counted.",
+        table(counts, list(map(_operations, plays))),
+        "The reference pass alone, once per data set and Stage-1 model: pairs per CPU second.",
+        table(reference, list(map(_reference, plays))),
+    ])  # fmt: skip
 
 
 def _speed(play: Play) -> Row:
@@ -109,7 +93,7 @@ def _skipped(play: Play) -> int:
 def supervised(plays: Sequence[Play]) -> str:
     """The constraint's cost; the bound is what its additional tokens must cost."""
     rows = [(play.point, *_pair(play, "sft", "sft_c")) for play in plays]
-    columns = ("image/response/words", "sft", "sft_c", "sft_c to sft", "operations, sft_c to sft", "memory")
+    columns = (POINT, "sft", "sft_c", "sft_c to sft", "operations, sft_c to sft", "memory")
     return f"CPU seconds a step. The operations are the bound: no code can be nearer.\n\n{table(columns, rows)}"
 
 
@@ -120,7 +104,7 @@ def objectives(plays: Sequence[Play]) -> str:
          f"{play.sides['cw_dpo'].seconds / play.sides['dpo'].seconds:.3f}x")
         for play in plays
     ]  # fmt: skip
-    columns = ("image/response/words", "dpo", "cw_dpo", "cw_dpo to dpo")
+    columns = (POINT, "dpo", "cw_dpo", "cw_dpo to dpo")
     return f"CPU seconds a step; one process, in which every other step is one's.\n\n{table(columns, rows)}"
 
 
