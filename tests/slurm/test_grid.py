@@ -95,15 +95,15 @@ def test_faults_change_nothing(slurm: Cluster, calm: Path, tmp_path: Path) -> No
 
 
 def test_a_time_limit_that_is_too_short(slurm: Cluster, calm: Path, tmp_path: Path) -> None:
-    """A minute, of which Slurm takes back half to save in: trainings go through the queue until they are done.
+    """A minute, of which Slurm takes back a third to save in: trainings go through the queue until they are done.
 
     Two of them: the last element of an array is special, its job id is the array's.
     """
-    longer = ("seeds=[0,1]", "stage1.optimization.max_steps=400")
-    run = Run(slurm, commands.copy_home(calm, tmp_path / "home"), LANES, longer, time="00:01:00", signal=30, nodes=1)
+    longer = ("seeds=[0,1]", "stage1.optimization.max_steps=500")
+    run = Run(slurm, commands.copy_home(calm, tmp_path / "home"), LANES, longer, time="00:01:00", signal=20, nodes=1)
     run.ok("submit", "--watch")
     for lane in (0, 1):
         starts = (run.records("train")[-1] / "rounds" / f"{lane}.jsonl").read_text().splitlines()
         assert {json.loads(line)["action"] for line in starts} == {"requeue"}, "asked to save at least once"
         curve = [point["step"] for point in events.curve(run.artefact("stage1", f"sft/{lane}"))]
-        assert curve == list(range(1, 401)), "no step is missing"
+        assert curve == list(range(1, 501)), "no step is missing"
