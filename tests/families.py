@@ -6,7 +6,7 @@ it a second time, as the released one does.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from transformers import (
 )
 
 from cwdpo.base.files import write_text
+from cwdpo.model.tiny import TinyQwen, build_tiny_qwen
 
 LLAVA_TEMPLATE = (
     "{% for message in messages %}{{ message['role'].upper() + ': ' }}"
@@ -80,6 +81,18 @@ def build_idefics3(folder: Path, texts: Sequence[str], seed: int) -> None:
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"), pad_token_id=tokenizer.pad_token_id,
     )  # fmt: skip
     _save(folder, Idefics3ForConditionalGeneration, config, processor, seed)
+
+
+def build_qwen(folder: Path, texts: Sequence[str], seed: int) -> None:
+    """The tiny Qwen2.5-VL that ships with the package, narrower."""
+    build_tiny_qwen(TinyQwen(hidden_size=64), texts, folder, seed)
+
+
+BUILDERS: dict[str, Callable[[Path, Sequence[str], int], None]] = {
+    "llava": build_llava,
+    "idefics3": build_idefics3,
+    "qwen": build_qwen,
+}
 
 
 def _tokenizer(texts: Sequence[str], end: str, more: list[str]) -> Any:

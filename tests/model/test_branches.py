@@ -5,7 +5,7 @@ The measure is transformers' own generation, which repeats image and prompt for 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,11 +50,7 @@ def build_qwen(folder: Path, texts: list[str], seed: int) -> None:
     build_tiny_qwen(TinyQwen(hidden_size=64, heads=2, key_value_heads=1), texts, folder, seed)
 
 
-BUILDERS: dict[str, Callable[[Path, list[str], int], None]] = {
-    "llava": families.build_llava,
-    "idefics3": families.build_idefics3,
-    "qwen": build_qwen,
-}
+BUILDERS = {**families.BUILDERS, "qwen": build_qwen}
 
 
 @dataclass(frozen=True)

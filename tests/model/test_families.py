@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -47,17 +47,6 @@ TEXTS = ["a small red circle at the top left", "three large blue squares", "User
 PLAIN = Policy(dtype="float32")
 
 
-def build_qwen(folder: Path, texts: list[str], seed: int) -> None:
-    build_tiny_qwen(TinyQwen(hidden_size=64), texts, folder, seed)
-
-
-BUILDERS: dict[str, Callable[[Path, list[str], int], None]] = {
-    "llava": families.build_llava,
-    "idefics3": families.build_idefics3,
-    "qwen": build_qwen,
-}
-
-
 @dataclass(frozen=True)
 class Family:
     name: str
@@ -85,17 +74,17 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module", params=sorted(BUILDERS))
+@pytest.fixture(scope="module", params=sorted(families.BUILDERS))
 def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, images: Path) -> Family:
     folder = tmp_path_factory.mktemp(request.param) / "model"
-    BUILDERS[request.param](folder, TEXTS, 1)
+    families.BUILDERS[request.param](folder, TEXTS, 1)
     return Family(request.param, folder, images)
 
 
 @pytest.fixture(scope="module")
 def qwen(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Family:
     folder = tmp_path_factory.mktemp("qwen") / "model"
-    build_qwen(folder, TEXTS, 1)
+    families.build_qwen(folder, TEXTS, 1)
     return Family("qwen", folder, images)
 
 
@@ -282,7 +271,7 @@ def trained(micro: Micro, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     texts = [record.chosen for record in read_records(micro.pairs / "records.jsonl")]
     nodes = {}
     for name in ("llava", "idefics3"):
-        BUILDERS[name](home / name, texts, 2)
+        families.BUILDERS[name](home / name, texts, 2)
         nodes |= {(name, *key): value for key, value in _stages(micro, home / name, name).items()}
     folders = harness.compute(home, list(nodes.values()))
     return {

@@ -5,7 +5,6 @@ The measure is a row for each response with all its logits, as `test_families.py
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,6 @@ from cwdpo.model.load import load_model, load_policy_processor, trainable_policy
 from cwdpo.model.logps import response_logps
 from cwdpo.model.positions import prefix_positions
 from cwdpo.model.scoring import PLAIN, Scorer, Way
-from cwdpo.model.tiny import TinyQwen, build_tiny_qwen
 
 PROMPT = "Describe the image."
 TEXTS = ["a small red circle at the top left", "three large blue squares", "User: Assistant:", PROMPT] * 10
@@ -39,17 +37,6 @@ GROUPS = [
     ("wide.png", PROMPT, ("a", "red", "three large blue squares", "a circle at the top", "blue")),
     ("small.png", "Describe", ("a",)),
 ]
-
-
-def build_qwen(folder: Path, texts: list[str], seed: int) -> None:
-    build_tiny_qwen(TinyQwen(hidden_size=64), texts, folder, seed)
-
-
-BUILDERS: dict[str, Callable[[Path, list[str], int], None]] = {
-    "llava": families.build_llava,
-    "idefics3": families.build_idefics3,
-    "qwen": build_qwen,
-}
 
 
 @dataclass(frozen=True)
@@ -78,7 +65,7 @@ class Family:
         return model
 
 
-@pytest.fixture(scope="module", params=sorted(BUILDERS))
+@pytest.fixture(scope="module", params=sorted(families.BUILDERS))
 def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Family:
     images = tmp_path_factory.mktemp("images")
     generator = torch.Generator().manual_seed(0)
@@ -86,7 +73,7 @@ def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         pixels = (torch.rand(height, width, 3, generator=generator) * 255).byte()
         Image.fromarray(pixels.numpy()).save(images / name)
     folder = tmp_path_factory.mktemp(request.param) / "model"
-    BUILDERS[request.param](folder, TEXTS, 1)
+    families.BUILDERS[request.param](folder, TEXTS, 1)
     return Family(folder, images)
 
 
