@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from cwdpo.data.batches import Group
+from cwdpo.data.encoding import Group
 from cwdpo.data.padding import concatenate, per_token
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from cwdpo.base import files
 from cwdpo.base.config import Config, Neutral
 from cwdpo.base.context import Blocks, StageContext
 from cwdpo.data.ahead import ahead
-from cwdpo.data.batches import Collator
+from cwdpo.data.encoding import Collator
 from cwdpo.data.records import open_records
 from cwdpo.evaluate.benchmarks import Benchmark
 from cwdpo.model.config import Policy

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from cwdpo.base import distributed
 from cwdpo.base.context import StageContext
 from cwdpo.base.identity import seed_from
-from cwdpo.data.batches import Collator
+from cwdpo.data.encoding import Collator
 from cwdpo.data.padding import left_padded
 from cwdpo.model.branches import Prefix, can_branch, decode_branches
 from cwdpo.model.decoding import Decoding

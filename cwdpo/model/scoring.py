@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cwdpo.data.batches import Group
+from cwdpo.data.encoding import Group
 from cwdpo.data.layout import ResponseBatch, apart_tokens, separate_rows, separate_tokens, shared_rows
 from cwdpo.model.logps import response_logps
 from cwdpo.model.positions import prefix_positions

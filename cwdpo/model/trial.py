@@ -18,7 +18,7 @@ from typing import Any
 
 from cwdpo.base import distributed, files
 from cwdpo.base.context import StageContext
-from cwdpo.data.batches import Collator, Group
+from cwdpo.data.encoding import Collator, Group
 from cwdpo.data.samples import Sample
 from cwdpo.model.attention import joins_prefixes, splits_prefixes
 from cwdpo.model.scoring import PLAIN, Scorer, Way

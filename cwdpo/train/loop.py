@@ -18,7 +18,7 @@ from cwdpo.base.context import StageContext
 from cwdpo.base.errors import ConfigError, DataError, Interrupted, TrainingError
 from cwdpo.base.identity import seed_from
 from cwdpo.data.ahead import ahead
-from cwdpo.data.batches import Collator, Group
+from cwdpo.data.encoding import Collator, Group
 from cwdpo.data.samples import DataOrder, Sample
 from cwdpo.model.load import context_length, load_model, load_policy_processor, trainable_policy
 from cwdpo.model.trial import choose_scorer

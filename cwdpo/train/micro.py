@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from cwdpo.base import distributed
 from cwdpo.base.runtime import Execution, Rank
-from cwdpo.data.batches import Group
+from cwdpo.data.encoding import Group
 from cwdpo.data.samples import Sample
 
 

@@ -19,7 +19,7 @@ from cwdpo.base.context import Blocks, StageContext
 from cwdpo.base.errors import DataError, StoreError, TrainingError
 from cwdpo.base.lines import RowsById
 from cwdpo.data.ahead import ahead
-from cwdpo.data.batches import Collator
+from cwdpo.data.encoding import Collator
 from cwdpo.data.samples import Sample, load_samples
 from cwdpo.model.config import Policy
 from cwdpo.model.inference import Replica

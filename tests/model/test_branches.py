@@ -19,7 +19,7 @@ from PIL import Image
 from transformers.cache_utils import DynamicLayer
 
 from cwdpo.base.runtime import Rank
-from cwdpo.data.batches import Collator
+from cwdpo.data.encoding import Collator
 from cwdpo.model import branches
 from cwdpo.model.branches import can_branch
 from cwdpo.model.config import Lora, Policy

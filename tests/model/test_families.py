@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 
 from cwdpo.base.errors import ModelError
 from cwdpo.base.runtime import Execution
-from cwdpo.data.batches import Collator
+from cwdpo.data.encoding import Collator
 from cwdpo.data.layout import ResponseBatch, separate_rows
 from cwdpo.data.records import read_records
 from cwdpo.data.samples import Sample

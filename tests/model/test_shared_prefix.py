@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from cwdpo.data import layout
-from cwdpo.data.batches import Collator, Group
+from cwdpo.data.encoding import Collator, Group
 from cwdpo.data.layout import ResponseBatch, pack, separate_rows, shared_rows
 from cwdpo.data.samples import Sample
 from cwdpo.model import head

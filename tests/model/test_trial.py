@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from cwdpo.base.runtime import Execution, Rank
-from cwdpo.data.batches import Collator, Group
+from cwdpo.data.encoding import Collator, Group
 from cwdpo.data.layout import ResponseBatch
 from cwdpo.data.samples import Sample
 from cwdpo.model.config import Policy

@@ -18,7 +18,7 @@ from PIL import Image
 from cwdpo.base.config import validate
 from cwdpo.base.errors import ConfigError
 from cwdpo.base.runtime import Execution, Rank
-from cwdpo.data.batches import Collator, Group
+from cwdpo.data.encoding import Collator, Group
 from cwdpo.data.layout import separate_rows
 from cwdpo.data.samples import Sample
 from cwdpo.model.logps import response_logps

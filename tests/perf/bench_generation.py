@@ -21,7 +21,7 @@ from measure import publish
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
-from cwdpo.data.batches import Collator
+from cwdpo.data.encoding import Collator
 from cwdpo.model.config import Policy
 from cwdpo.model.decoding import Decoding
 from cwdpo.model.generate import Answer, Prompted, generate

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from cwdpo.base.runtime import Execution, Rank
-from cwdpo.data.batches import Group
+from cwdpo.data.encoding import Group
 from cwdpo.data.layout import apart_tokens, separate_tokens
 from cwdpo.data.samples import Sample
 from cwdpo.train.micro import Member, cut, filled_up, rank_share

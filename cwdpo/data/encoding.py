@@ -1,4 +1,4 @@
-"""Samples become tensors: images and text encoded once, by a model's own processor, then laid out (`layout.py`)."""
+"""Samples encoded once, image and text, by a model's own processor; `layout.py` lays them out in rows."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Group:
 
 
 class Collator:
-    """Encodes samples with a model's own processor. Safe to call from several threads.
+    """Encodes samples with a model's own processor. Several threads may call it while the processor does not pad.
 
     Args:
         processor: from `load_processor`.
