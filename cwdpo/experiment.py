@@ -1,7 +1,7 @@
 """The schema of an experiment and of a grid: what a user writes in YAML.
 
 An experiment is one path through the pipeline: data, model, Stage 1, Stage 2, benchmarks, one seed. A grid is many:
-a base, named cases, axes (their product), and seeds.
+a base, named cases, axes (their product), and seeds. A case may name a method, whose stages are a file of their own.
 """
 
 from __future__ import annotations
@@ -22,38 +22,9 @@ from cwdpo.base.runtime import Execution
 from cwdpo.data.sources import DataSource
 from cwdpo.evaluate.benchmarks import Benchmark
 from cwdpo.model.config import Lora, ModelSource, Tuning
-from cwdpo.negatives import Negatives
-from cwdpo.objectives import PreferenceObjective, Sft, SupervisedObjective
-from cwdpo.train.config import Optimization
+from cwdpo.objectives import Nsft
 from cwdpo.train.engine import check_precision
-
-
-class Stage1(Config):
-    """Supervised training on the Stage-1 share of the images."""
-
-    objective: SupervisedObjective = Sft()
-    """What is minimised."""
-    negatives: Negatives | None = None
-    """Where rejected responses come from; needed by objectives that use them."""
-    optimization: Optimization = Optimization(learning_rate=1e-5)
-    """Batch, schedule, optimizer."""
-
-    @model_validator(mode="after")
-    def _negatives_where_needed(self) -> Stage1:
-        if self.objective.uses_rejected and self.negatives is None:
-            raise ValueError(f"objective '{self.objective.name}' needs rejected responses: set stage1.negatives")
-        return self
-
-
-class Stage2(Config):
-    """Preference training on the rest, from Stage 1's result (or from the model itself without a Stage 1)."""
-
-    objective: PreferenceObjective
-    """What is minimised."""
-    negatives: Negatives
-    """Where rejected responses come from."""
-    optimization: Optimization = Optimization(learning_rate=5e-6)
-    """Batch, schedule, optimizer."""
+from cwdpo.train.settings import Stage1, Stage2, lacking
 
 
 class Experiment(Config):
@@ -85,7 +56,19 @@ class Experiment(Config):
             check_precision(self.model.dtype, self.execution)
         except ConfigError as error:
             raise ValueError(str(error)) from error
+        self._check_supplies()
         return self
+
+    def _check_supplies(self) -> None:
+        """Raise `ValueError` where a stage needs what its negatives cannot come with, or the tuning does not allow."""
+        stages = {"stage1": self.stage1, "stage2": self.stage2}
+        for name, stage in stages.items():
+            fault = lacking(stage, self.data.may_supply) if stage else None
+            if fault:
+                raise ValueError(f"{name}: {fault}")
+            objective = stage.objective if stage else None
+            if isinstance(objective, Nsft) and objective.kl and not isinstance(self.tuning, Lora):
+                raise ValueError(f"{name}.objective.kl: is taken to a frozen second adapter, so it needs tuning lora")
 
 
 @dataclass(frozen=True)
@@ -107,6 +90,17 @@ class Cell:
         return f"{self.case}/{self.seed}"
 
 
+class MethodFile(Config):
+    """The keys of a method file: the stages, laid over a grid's base and under its case."""
+
+    description: str
+    """What it is, in one sentence."""
+    stage1: dict[str, Any] | None = None
+    """As in an experiment, without what belongs to the data, such as the source of negatives; null is no Stage 1."""
+    stage2: dict[str, Any] | None = None
+    """As in an experiment."""
+
+
 class GridFile(Config):
     """The keys of a grid file."""
 
@@ -115,7 +109,10 @@ class GridFile(Config):
     base: dict[str, Any]
     """The experiment that cases and axes change; `model` may be the name of a file in `configs/models/`."""
     cases: dict[str, dict[str, Any]] = Field(default={"default": {}}, min_length=1)
-    """Name -> changes to the base, nested as in the base; `null` removes a section."""
+    """Name -> changes to the base, nested as in the base; `null` removes a section. `method: NAME` puts the stages of
+    `configs/methods/NAME.yaml` between the two."""
+    overrides: dict[str, Any] = {}
+    """Dotted key -> value, for every case that has the section: over base, method and case, under axes and `--set`."""
     axes: dict[str, list[Any]] = {}
     """Dotted key -> values; every case that has the stage of a key is run with every combination."""
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
@@ -187,17 +184,18 @@ def load_grid(name: str, overrides: Mapping[str, Any] | None = None) -> Grid:
     if "seeds" in changes:
         content["seeds"] = changes.pop("seeds")
     grid = validate(GridFile, content, str(path))
-    _check_used(grid, path, changes)
-    cells = [cell for case, changed in grid.cases.items() for cell in _cells(grid, path, case, changed, changes)]
+    _check_used(grid, changes, "--set ", str(path))
+    _check_used(grid, grid.overrides, f"{path}: overrides.", "it")
+    cells = [cell for case in grid.cases for cell in _cells(grid, path, case, changes)]
     typed = [f"--grid {name}", *(f"--set {key}={canonical_json(value)}" for key, value in (overrides or {}).items())]
     return Grid(path.stem, " ".join(typed), grid.description, tuple(cells))
 
 
-def _cells(
-    grid: GridFile, path: Path, case: str, changed: Mapping[str, Any], overrides: Mapping[str, Any]
-) -> Iterator[Cell]:
+def _cells(grid: GridFile, path: Path, case: str, overrides: Mapping[str, Any]) -> Iterator[Cell]:
     """The cells of one case: every combination of the axes, every seed."""
-    start = merged(_with_model(grid.base), _with_model(changed))
+    start = _content(grid, case)
+    for key, value in _applicable(start, grid.overrides):
+        start = _with_model(with_override(start, key, value))
     axes = {key: values for key, values in grid.axes.items() if _applies(key, start)}
     for values in product(*axes.values()):
         point = list(zip(axes, values, strict=True))
@@ -211,6 +209,22 @@ def _cells(
             yield Cell(name, seed, experiment, case)
 
 
+def _content(grid: GridFile, case: str) -> dict[str, Any]:
+    """The base, the method and the case, one laid over the other."""
+    base, changed = _with_model(grid.base), _with_model(grid.cases[case])
+    name = changed.pop("method", base.pop("method", None))
+    stages = {} if name is None else _stages(str(name))
+    content: dict[str, Any] = merged(merged(base, stages), changed)
+    return content
+
+
+def _stages(method: str) -> dict[str, Any]:
+    """What `configs/methods/NAME.yaml` says of both stages; a stage it has not is none."""
+    path = find_config("methods", method)
+    file = validate(MethodFile, read_yaml(path), str(path))
+    return {"stage1": file.stage1, "stage2": file.stage2}
+
+
 def _with_model(content: Mapping[str, Any]) -> dict[str, Any]:
     """`model: NAME` replaced by the content of `configs/models/NAME.yaml`."""
     if not isinstance(content.get("model"), str):
@@ -218,12 +232,12 @@ def _with_model(content: Mapping[str, Any]) -> dict[str, Any]:
     return {**content, "model": read_yaml(find_config("models", content["model"]))}
 
 
-def _check_used(grid: GridFile, path: Path, overrides: Mapping[str, Any]) -> None:
+def _check_used(grid: GridFile, overrides: Mapping[str, Any], before: str, file: str) -> None:
     """Raise `ConfigError` for an override that no case of the grid would notice."""
-    cases = [merged(grid.base, changed) for changed in grid.cases.values()]
+    cases = [_content(grid, case) for case in grid.cases] if overrides else []
     for key in overrides:
         if not any(_applies(key, content) for content in cases):
-            raise ConfigError(f"--set {key}: no case of {path} has a section {key.partition('.')[0]}")
+            raise ConfigError(f"{before}{key}: no case of {file} has a section {_optional_part(key)}")
 
 
 def _applicable(content: Mapping[str, Any], overrides: Mapping[str, Any]) -> Sequence[tuple[str, Any]]:
@@ -232,6 +246,20 @@ def _applicable(content: Mapping[str, Any], overrides: Mapping[str, Any]) -> Seq
 
 
 def _applies(key: str, content: Mapping[str, Any]) -> bool:
-    """False for a key inside a stage that a case is without: `stage2.x=1` does not give it a Stage 2."""
-    section, inside, _ = key.partition(".")
-    return not inside or section not in ("stage1", "stage2") or content.get(section) is not None
+    """False for a key inside a section that a case is without: `stage2.x=1` does not give it a Stage 2."""
+    section = _optional_part(key)
+    below: Any = content
+    for part in section.split(".") if section else ():
+        below = below.get(part)
+        if below is None:
+            return False
+    return True
+
+
+def _optional_part(key: str) -> str:
+    """The longest beginning of a dotted key that not every case has: `stage2.sft_phase` of its learning rate."""
+    parts = key.split(".")[:-1]
+    return ".".join(parts[: next((place for place, part in enumerate(parts) if part not in _OPTIONAL), len(parts))])
+
+
+_OPTIONAL = ("stage1", "stage2", "sft_phase", "rollouts")

@@ -1,8 +1,8 @@
 """The data path, from data set to score, in one file.
 
-    pairs -> negatives -> stage1 -> negatives -> reference -> stage2 -> generate -> score
-      ^                     ^                                             ^
-    world (demo)         pretrain (demo)                 base, stage1 and stage2 are all generated from
+    pairs -> negatives -> stage1 -> negatives -> [sft_phase] -> reference -> stage2 -> generate -> score
+      ^                     ^                                                            ^
+    world (demo)         pretrain (demo)                      base, stage1 and stage2 are all generated from
 
 Each stage is `(slice of the config, input artefacts, output folder) -> files`; stages meet only through files. `nodes`
 below wires one experiment; equal nodes of different experiments are one artefact, computed once.
@@ -17,22 +17,26 @@ from pathlib import Path
 from typing import Any
 
 from cwdpo.base.config import Config
+from cwdpo.base.errors import ConfigError
 from cwdpo.base.identity import digest, identity_card
 from cwdpo.base.runtime import Execution
 from cwdpo.base.store import Artefact, Store
 from cwdpo.data.demo_world import DemoWorld
+from cwdpo.data.frequencies import FrequenciesSpec
 from cwdpo.data.pairs import PairsSpec
-from cwdpo.data.sources import DataSource, Demo, data_digest, data_root
+from cwdpo.data.preferences import first_supplies
+from cwdpo.data.sources import DataSource, Demo, Preferences, data_digest, data_root
 from cwdpo.evaluate.benchmarks import Benchmark
 from cwdpo.evaluate.generate import GenerateSpec
 from cwdpo.evaluate.score import ScoreSpec
 from cwdpo.experiment import Experiment
 from cwdpo.model.config import Checkpoint, Lora, ModelSource, checkpoint_folder, model_digest, policy_of
-from cwdpo.negatives import Negatives
 from cwdpo.negatives.stage import NegativesSpec
+from cwdpo.objectives.preference import Preference
 from cwdpo.train.config import Stage1Spec, Stage2Spec
 from cwdpo.train.pretrain import PretrainSpec
 from cwdpo.train.reference import ReferenceSpec
+from cwdpo.train.settings import SftPhase, Stage1, Stage2, lacking
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,9 @@ STAGES = {
         Stage("pretrain", 1, PretrainSpec, "cwdpo.train.pretrain", ranks=True),
         Stage("negatives", 1, NegativesSpec, "cwdpo.negatives.stage", ranks=False),
         Stage("stage1", 1, Stage1Spec, "cwdpo.train.stage1", ranks=True),
+        Stage("sft_phase", 1, Stage1Spec, "cwdpo.train.stage1", ranks=True),
         Stage("reference", 1, ReferenceSpec, "cwdpo.train.reference", ranks=True),
+        Stage("frequencies", 1, FrequenciesSpec, "cwdpo.data.frequencies", ranks=False),
         Stage("stage2", 1, Stage2Spec, "cwdpo.train.stage2", ranks=True),
         Stage("generate", 1, GenerateSpec, "cwdpo.evaluate.generate", ranks=True),
         Stage("score", 1, ScoreSpec, "cwdpo.evaluate.score", ranks=False),
@@ -219,16 +225,28 @@ class Wiring:
         spec = PretrainSpec(architecture=model.architecture, pretraining=model.pretraining, policy=policy_of(model))
         return self._node("pretrain", spec, {"pairs": pairs, "images": data}, execution)
 
-    def _negatives(self, negatives: Negatives, portion: str, pairs: Node, execution: Execution) -> Node:
-        spec = NegativesSpec.model_validate({"negatives": negatives, "portion": portion})
-        return self._node("negatives", spec, {"pairs": pairs}, execution)
+    def _negatives(self, experiment: Experiment, stage: Stage1 | Stage2, portion: str, pairs: Any) -> dict[str, Node]:
+        """The input that rejected responses are, for a stage that uses them."""
+        if stage.negatives is None or not stage.uses_rejected:
+            return {}
+        self._check_supplies(experiment.data, stage)
+        content = {"negatives": stage.negatives, "portion": portion, "requires": stage.requires}
+        spec = NegativesSpec.model_validate(content)
+        return {"negatives": self._node("negatives", spec, {"pairs": pairs}, experiment.execution)}
+
+    def _check_supplies(self, data: DataSource, stage: Stage1 | Stage2) -> None:
+        """Raise `ConfigError` where the data's first rejected response already lacks what training needs."""
+        if stage.requires and isinstance(data, Preferences):
+            path = data_root(data) / data.annotations
+            where, found = self._once(("supplies", path), lambda: first_supplies(path))
+            fault = lacking(stage, found)
+            if fault:
+                raise ConfigError(f"{where}: {fault}")
 
     def _stage1(self, experiment: Experiment, inputs: Mapping[str, Any]) -> Node:
         stage = experiment.stage1
         assert stage is not None, "only called with a Stage 1"
-        own = dict(inputs)
-        if stage.negatives and stage.objective.uses_rejected:
-            own["negatives"] = self._negatives(stage.negatives, "stage1", inputs["pairs"], experiment.execution)
+        own = {**inputs, **self._negatives(experiment, stage, "stage1", inputs["pairs"])}
         spec = Stage1Spec(objective=stage.objective, **_training(experiment, stage.optimization))
         return self._node("stage1", spec, own, experiment.execution)
 
@@ -236,11 +254,28 @@ class Wiring:
         stage = experiment.stage2
         assert stage is not None, "only called with a Stage 2"
         own = _with_policy(inputs, experiment, before)
-        own["negatives"] = self._negatives(stage.negatives, "stage2", inputs["pairs"], experiment.execution)
-        reference = ReferenceSpec(policy=policy_of(experiment.model))
-        own["reference"] = self._node("reference", reference, dict(own), experiment.execution)
-        spec = Stage2Spec(objective=stage.objective, **_training(experiment, stage.optimization))
+        own |= self._negatives(experiment, stage, "stage2", inputs["pairs"])
+        if stage.sft_phase:
+            own = _with_policy(own, experiment, self._sft_phase(experiment, stage.sft_phase, own))
+        if isinstance(stage.objective, Preference):
+            own["reference"] = self._reference(experiment, stage.objective, own)
+        for name in stage.sampling.reward.stages if stage.sampling else ():
+            own[name] = self._node(name, STAGES[name].spec(), {"pairs": inputs["pairs"]}, experiment.execution)
+        settings = _training(experiment, stage.optimization)
+        spec = Stage2Spec(objective=stage.objective, rollouts=stage.sampling, **settings)
         return self._node("stage2", spec, own, experiment.execution)
+
+    def _sft_phase(self, experiment: Experiment, phase: SftPhase, inputs: Mapping[str, Any]) -> Node:
+        """Supervised training on the pairs of Stage 2."""
+        settings = _training(experiment, phase.optimization)
+        spec = Stage1Spec(objective=phase.objective, portion="stage2", **settings)
+        return self._node("sft_phase", spec, dict(inputs), experiment.execution)
+
+    def _reference(self, experiment: Experiment, objective: Preference, inputs: Mapping[str, Any]) -> Node:
+        """Log-probabilities under the policy that Stage 2 starts from."""
+        policy = policy_of(experiment.model)
+        spec = ReferenceSpec(policy=policy, terms=objective.terms, hidden=objective.hidden)
+        return self._node("reference", spec, dict(inputs), experiment.execution)
 
     def _benchmark(self, experiment: Experiment, benchmark: Benchmark, inputs: Mapping[str, Any]) -> Node:
         """Generation, then scoring."""

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from cwdpo.base.errors import DataError, ModelError
 from cwdpo.data.images import open_image
+from cwdpo.data.records import Turn
 from cwdpo.data.samples import Sample
+from cwdpo.data.views import WHOLE, View, blanked, masked
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,10 +29,12 @@ class Group:
     Attributes:
         prefix: what the processor made of image and prompt; per-token entries have shape (1, P).
         responses: tokens of each response, end-of-turn included.
+        scored: which of these tokens are scored; None is all of them. In a dialogue the later questions are not.
     """
 
     prefix: dict[str, Tensor]
     responses: tuple[tuple[int, ...], ...]
+    scored: tuple[tuple[bool, ...], ...] | None = None
 
     @cached_property
     def prefix_length(self) -> int:
@@ -44,7 +48,12 @@ class Group:
 
     def alone(self) -> list[Group]:
         """A group for each response."""
-        return [Group(self.prefix, (response,)) for response in self.responses]
+        scored = [None if self.scored is None else (flags,) for flags in self.flags()]
+        return [Group(self.prefix, (response,), flags) for response, flags in zip(self.responses, scored, strict=True)]
+
+    def flags(self) -> tuple[tuple[bool, ...], ...]:
+        """Whether each token of each response is scored."""
+        return self.scored or tuple((True,) * len(response) for response in self.responses)
 
 
 class Collator:
@@ -61,7 +70,7 @@ class Collator:
         self.folder = folder
         self.context = context
         self.ends = end_tokens(processor)
-        self._kept: OrderedDict[tuple[str, str], dict[str, Tensor]] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, str, View], dict[str, Tensor]] = OrderedDict()
         self._kept_bytes = 0
         self._lock = Lock()
 
@@ -70,27 +79,55 @@ class Collator:
         """Token that fills up rows."""
         return int(self.processor.tokenizer.pad_token_id)
 
-    def group(self, sample: Sample, responses: Sequence[str]) -> Group:
+    def group(self, sample: Sample, responses: Sequence[str], view: View = WHOLE) -> Group:
         """A sample's image and prompt with some responses.
 
         Raises:
             DataError: a response does not fit into the context; names the record, its length and the limit.
         """
-        prefix = self.prefix(sample.image, sample.prompt)
-        group = Group(prefix, tuple(tuple(self.response_ids(text)) for text in responses))
+        return self.group_of_ids(sample, [self.response_ids(text) for text in responses], view)
+
+    def group_of_ids(self, sample: Sample, responses: Sequence[Sequence[int]], view: View = WHOLE) -> Group:
+        """The same with responses as tokens, of which they may lack the last, as they were generated."""
+        group = Group(self.prefix(sample.image, sample.prompt, view), tuple(map(tuple, responses)))
         self._check_length(sample.id, group.prefix_length, max(map(len, group.responses)))
         return group
 
-    def prefix(self, image: str, prompt: str) -> dict[str, Tensor]:
+    def dialogue(self, sample: Sample, turns: Sequence[Turn]) -> Group:
+        """A conversation of its own about a sample's image, in which only the answers are scored.
+
+        Raises:
+            DataError: as for `group`.
+        """
+        tokens, scored = self._replies(turns)
+        group = Group(self.prefix(sample.image, turns[0][0]), (tokens,), (scored,))
+        self._check_length(sample.id, group.prefix_length, len(tokens))
+        return group
+
+    def _replies(self, turns: Sequence[Turn]) -> tuple[tuple[int, ...], tuple[bool, ...]]:
+        """Tokens of a conversation behind its first question, and which of them are of answers."""
+        tokens: list[int] = []
+        scored: list[bool] = []
+        for number, (question, answer) in enumerate(turns):
+            asked = self._next_question(question) if number else []
+            answered = self.response_ids(answer)
+            tokens += [*asked, *answered]
+            scored += [*[False] * len(asked), *[True] * len(answered)]
+        return tuple(tokens), tuple(scored)
+
+    def prefix(self, image: str, prompt: str, view: View = WHOLE) -> dict[str, Tensor]:
         """Image and prompt up to where the response starts; per-token entries have shape (1, P)."""
+        if view.blank:
+            return blanked(self.prefix(image, prompt))
+        key = (image, prompt, view)
         with self._lock:
-            found = self._kept.get((image, prompt))
+            found = self._kept.get(key)
         if found is None:
-            found = self._encode_prefix(image, prompt)
-            self._keep((image, prompt), found)
+            found = self._encode_prefix(image, prompt, view)
+            self._keep(key, found)
         return found
 
-    def _keep(self, key: tuple[str, str], prefix: dict[str, Tensor]) -> None:
+    def _keep(self, key: tuple[str, str, View], prefix: dict[str, Tensor]) -> None:
         """Remember a preprocessed prefix while there is room; the oldest goes first."""
         with self._lock:
             if key not in self._kept:  # another thread may have been quicker
@@ -115,13 +152,28 @@ class Collator:
         """
         tokens = lru_cache(1024)(lambda prompt: len(self.processor.tokenizer(self._text(prompt))["input_ids"]))
         for sample in samples:
-            longest = max(len(self.response_ids(text)) for text in (sample.chosen, *sample.rejected))
+            texts = (sample.chosen, *sample.rejected, *sample.revised)
+            longest = max(len(self.response_ids(text)) for text in texts)
             self._check_length(sample.id, tokens(sample.prompt), longest)
+            for turns in sample.dialogues:
+                self._check_length(sample.id, tokens(turns[0][0]), len(self._replies(turns)[0]))
 
     def _text(self, prompt: str) -> str:
         """The chat template around one image and `prompt`, up to where the response starts."""
         messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}]
         return str(self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
+
+    def _next_question(self, question: str) -> list[int]:
+        """Tokens from the end of an answer to where the answer to the next question starts."""
+        said = "\u2063said\u2063"  # no text holds it, so it tells where the answer stands
+        messages = [
+            {"role": role, "content": [{"type": "text", "text": text}]}
+            for role, text in (("user", "question"), ("assistant", said), ("user", question))
+        ]
+        text = str(self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
+        after = text[text.index(said) + len(said) :]
+        tokens: list[int] = self.processor.tokenizer(after, add_special_tokens=False)["input_ids"]
+        return tokens[1:] if tokens[0] == self.ends[0] else tokens  # the end of the turn belongs to the answer
 
     def _check_length(self, name: str, prefix: int, response: int) -> None:
         if prefix + response > self.context:
@@ -131,9 +183,11 @@ class Collator:
                 " that is lower): shorten the text, or lower model.max_pixels if the image takes most"
             )
 
-    def _encode_prefix(self, image: str, prompt: str) -> dict[str, Tensor]:
+    def _encode_prefix(self, image: str, prompt: str, view: View) -> dict[str, Tensor]:
         text = self._text(prompt)
         picture = open_image(self.folder, image)
+        if view.hidden:
+            picture = masked(picture, view.hidden, image)
         begin = self.processor.tokenizer.bos_token
         written = bool(begin) and text.startswith(begin)  # by the template: the tokenizer must not add another
         encoded = self.processor(text=[text], images=[[picture]], return_tensors="pt", add_special_tokens=not written)

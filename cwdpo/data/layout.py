@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 from cwdpo.data.encoding import Group
@@ -249,18 +250,18 @@ def _wanted(rows: Sequence[Sequence[Group]], width: int, prefix: int) -> Wanted:
     import torch
 
     sources: list[int] = []
+    tokens: list[int] = []
     for number, row in enumerate(rows):
         start = number * width
         for group in row:
             last = start + group.prefix_length - 1
             at = start + max(group.prefix_length, prefix)
-            for response in group.responses:
-                sources += [last, *range(at, at + len(response) - 1)]
+            for response, flags in zip(group.responses, group.flags(), strict=True):
+                sources += compress([last, *range(at, at + len(response) - 1)], flags)
+                tokens += compress(response, flags)
                 at += len(response)
             start = at
-    responses = [response for row in rows for group in row for response in group.responses]
-    tokens = [token for response in responses for token in response]
-    slots, lengths, longest = _slots([len(response) for response in responses])
+    slots, lengths, longest = _slots([sum(flags) for row in rows for group in row for flags in group.flags()])
     positions = torch.tensor(sorted(set(sources)))
     return Wanted(positions, torch.tensor(sources), torch.tensor(tokens), slots, lengths, longest)
 
@@ -278,9 +279,9 @@ def _renumbered(wanted: Wanted, groups: Sequence[Group], order: Sequence[int]) -
     """Slots and lengths of responses numbered as `groups` are, the tokens lying in the order `order` of groups."""
     import torch
 
-    lengths = [len(response) for group in groups for response in group.responses]
+    lengths = [sum(flags) for group in groups for flags in group.flags()]
     slots, all_lengths, longest = _slots(lengths)
-    sizes = [sum(map(len, group.responses)) for group in groups]
+    sizes = [sum(map(sum, group.flags())) for group in groups]
     pieces = slots.split(sizes)
     return replace(wanted, slots=torch.cat([pieces[number] for number in order]), lengths=all_lengths, longest=longest)
 

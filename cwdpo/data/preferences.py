@@ -4,6 +4,15 @@
 
 `rejected` is one text, a list of texts, or a list of `{"text", "source", "grade"}`; it may be left out when a source of
 negatives is configured. Optional: `id`, `image_id`, `split` (train, val, test; default train), `references`.
+
+A rejected response may come with more, for the methods that train on it:
+
+    {"text": "A blue ball.", "revised": "A red ball.", "dialogue": [["Is the ball blue?", "No, it is red."]],
+     "scores": [{"score": 1, "image_error": true}]}
+
+`revised` is a minimal correction of the text, `dialogue` questions that correct it (each a pair, or an object with the
+keys question and answer), `scores` how right each of its sentences is: 1 (wrong) to 4 (right), and whether the error is
+about the image.
 """
 
 from __future__ import annotations
@@ -14,9 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from cwdpo.base.errors import DataError, name_valid
-from cwdpo.data.records import Record, Rejected, Split, clean_text, portion_of, relative_image
+from cwdpo.data.records import Record, Rejected, SentenceScore, Split, Turn, clean_text, portion_of, relative_image
+from cwdpo.objectives.supply import SUPPLIES, Supply
 
 _KEYS = ("image", "prompt", "chosen", "rejected", "id", "image_id", "split", "references")
+_REJECTED_KEYS = ("text", "source", "grade", "revised", "dialogue", "scores")
 _SPLITS: dict[str, Split] = {"train": "train", "val": "val", "test": "test"}
 
 
@@ -27,8 +38,8 @@ def read_preferences(path: Path, prompt: str, stage1_share: float) -> list[Recor
         prompt: used for lines that have none.
 
     Raises:
-        DataError: names file and line: not JSON, unknown or missing key, empty text, chosen equal to rejected, an id
-            that occurs twice.
+        DataError: names file and line: not JSON, unknown or missing key, empty text, a rejected text equal to the
+            chosen one or to its own revised one, an id that occurs twice.
     """
     records = []
     lines: dict[str, int] = {}
@@ -39,6 +50,16 @@ def read_preferences(path: Path, prompt: str, stage1_share: float) -> list[Recor
         lines[record.id] = number
         records.append(record)
     return records
+
+
+def first_supplies(path: Path) -> tuple[str, frozenset[Supply]]:
+    """Where the first rejected response of the file is, and what it comes with; an empty place where there is none."""
+    for _, where, row in _rows(path):
+        found = row.get("rejected") or []
+        for item in found if isinstance(found, list) else [found]:
+            keys = item if isinstance(item, dict) else {}
+            return where, frozenset(supply for supply in SUPPLIES if keys.get(supply))
+    return "", frozenset()
 
 
 def _rows(path: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
@@ -99,12 +120,63 @@ def _references(row: dict[str, Any], chosen: str, where: str) -> tuple[str, ...]
 
 
 def _rejected(found: Any, chosen: str, where: str) -> Iterator[Rejected]:
-    for item in found if isinstance(found, list) else [found]:
-        entry = item if isinstance(item, dict) else {"text": item}
-        unknown = set(entry) - {"text", "source", "grade"}
-        if unknown or "text" not in entry:
-            raise DataError(f"{where}, rejected: expected the keys text, source, grade; found {sorted(entry)}")
-        text = clean_text(entry["text"], f"{where}, rejected")
-        if text == chosen:
-            raise DataError(f"{where}: chosen and rejected are equal ('{text}')")
-        yield Rejected(text, str(entry.get("source", "dataset")), entry.get("grade"))
+    if not isinstance(found, list):
+        yield _response(found, chosen, f"{where}, rejected")
+        return
+    for number, item in enumerate(found):
+        yield _response(item, chosen, f"{where}, rejected[{number}]")
+
+
+def _response(found: Any, chosen: str, where: str) -> Rejected:
+    entry = found if isinstance(found, dict) else {"text": found}
+    if set(entry) - set(_REJECTED_KEYS) or "text" not in entry:
+        raise DataError(f"{where}: expected the keys {', '.join(_REJECTED_KEYS)}; found {sorted(entry)}")
+    text = clean_text(entry["text"], where)
+    if text == chosen:
+        raise DataError(f"{where}: chosen and rejected are equal ('{text}')")
+    return Rejected(
+        text,
+        str(entry.get("source", "dataset")),
+        entry.get("grade"),
+        revised=_revised(entry["revised"], text, f"{where}.revised") if "revised" in entry else None,
+        dialogue=tuple(_turn(item, at) for item, at in _items(entry, "dialogue", where)),
+        scores=tuple(_score(item, at) for item, at in _items(entry, "scores", where)),
+    )
+
+
+def _revised(found: Any, text: str, where: str) -> str:
+    revised = clean_text(found, where)
+    if revised == text:
+        raise DataError(f"{where}: revised and rejected are equal ('{text}')")
+    return revised
+
+
+def _items(entry: dict[str, Any], key: str, where: str) -> Iterator[tuple[Any, str]]:
+    """Entries of the list under `key`, each with its place; none when there is no such key."""
+    if key not in entry:
+        return
+    if not isinstance(entry[key], list) or not entry[key]:
+        raise DataError(f"{where}.{key}: expected a non-empty list, found {entry[key]!r:.40}")
+    for number, item in enumerate(entry[key]):
+        yield item, f"{where}.{key}[{number}]"
+
+
+def _turn(found: Any, where: str) -> Turn:
+    if isinstance(found, dict) and set(found) == {"question", "answer"}:
+        question, answer = found["question"], found["answer"]
+    elif isinstance(found, list) and len(found) == 2:
+        question, answer = found
+    else:
+        raise DataError(f"{where}: expected [question, answer] or the keys question, answer; found {found!r:.80}")
+    return clean_text(question, f"{where}, question"), clean_text(answer, f"{where}, answer")
+
+
+def _score(found: Any, where: str) -> SentenceScore:
+    if not isinstance(found, dict) or set(found) != {"score", "image_error"}:
+        raise DataError(f"{where}: expected the keys score, image_error; found {found!r:.80}")
+    score, image_error = found["score"], found["image_error"]
+    if score not in (1, 2, 3, 4) or type(score) is not int:
+        raise DataError(f"{where}.score: expected 1, 2, 3 or 4; found {score!r:.40}")
+    if not isinstance(image_error, bool):
+        raise DataError(f"{where}.image_error: expected true or false; found {image_error!r:.40}")
+    return SentenceScore(score, image_error)

@@ -12,18 +12,51 @@ from typing import Any, Literal
 from cwdpo.base import files
 from cwdpo.base.errors import DataError
 from cwdpo.base.lines import JsonLines, Rows
+from cwdpo.objectives.supply import Supply
 
 Split = Literal["train", "val", "test"]
 Portion = Literal["stage1", "stage2", "none"]
+Turn = tuple[str, str]
+"""A question and its answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class SentenceScore:
+    """How right one sentence of a rejected response is.
+
+    Attributes:
+        score: 1 (wrong) to 4 (right).
+        image_error: whether what is wrong is what the sentence says of the image.
+    """
+
+    score: int
+    image_error: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A response that lost: its text, where it comes from, and how hard it was graded (hard, medium, easy)."""
+    """A response that lost, and what it may come with.
+
+    Attributes:
+        source: where the text comes from.
+        grade: how hard it was graded (hard, medium, easy).
+        revised: a minimal correction of the text, or None.
+        dialogue: questions that correct the text, with their answers.
+        scores: one for each sentence of the text, or none.
+    """
 
     text: str
     source: str
     grade: str | None = None
+    revised: str | None = None
+    dialogue: tuple[Turn, ...] = ()
+    scores: tuple[SentenceScore, ...] = ()
+
+    @property
+    def supplies(self) -> frozenset[Supply]:
+        """What training can ask for that is here."""
+        found: dict[Supply, object] = {"revised": self.revised, "dialogue": self.dialogue}
+        return frozenset(supply for supply, value in found.items() if value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +135,19 @@ def first_images(records: Iterable[Record], count: int) -> list[Record]:
 
 def write_records(path: Path, records: Iterable[Record]) -> None:
     """One JSON object a line."""
-    files.write_jsonl(path, (asdict(record) for record in records))
+    files.write_jsonl(path, (_row_of(record) for record in records))
+
+
+def _row_of(record: Record) -> dict[str, Any]:
+    row = asdict(record)
+    row["rejected"] = [rejected_row(item) for item in record.rejected]
+    return row
+
+
+def rejected_row(rejected: Rejected) -> dict[str, Any]:
+    """Its JSON object, without what it does not come with: data that knows nothing of it keeps its bytes."""
+    row = asdict(rejected)
+    return {key: value for key, value in row.items() if value or key not in ("revised", "dialogue", "scores")}
 
 
 def read_records(path: Path) -> list[Record]:
@@ -119,5 +164,20 @@ def open_records(path: Path, portion: Portion | None = None) -> Rows[Record]:
 
 def record_of(row: dict[str, Any]) -> Record:
     """The record of one line."""
-    rejected = tuple(Rejected(**item) for item in row.pop("rejected"))
+    rejected = tuple(_rejected_of(item) for item in row.pop("rejected"))
     return Record(rejected=rejected, references=tuple(row.pop("references")), **row)
+
+
+def _rejected_of(row: dict[str, Any]) -> Rejected:
+    dialogue, scores = dialogue_of(row.get("dialogue", ())), scores_of(row.get("scores", ()))
+    return Rejected(**{**row, "dialogue": dialogue, "scores": scores})
+
+
+def dialogue_of(rows: Iterable[Sequence[str]]) -> tuple[Turn, ...]:
+    """The dialogue of `[question, answer]` rows."""
+    return tuple((question, answer) for question, answer in rows)
+
+
+def scores_of(rows: Iterable[dict[str, Any]]) -> tuple[SentenceScore, ...]:
+    """The scores of `{"score", "image_error"}` rows."""
+    return tuple(SentenceScore(**row) for row in rows)

@@ -9,16 +9,28 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cwdpo.base.identity import seed_from
 from cwdpo.base.lines import JsonLines, Rows, RowsById, short_hash
-from cwdpo.data.records import Portion, record_of
+from cwdpo.data.records import Portion, SentenceScore, Turn, dialogue_of, record_of, scores_of
+
+Item = TypeVar("Item")
+Wrong = Sequence[Mapping[str, Any]]
+"""The rejected responses of one record, as negatives.jsonl has them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One image and prompt with its chosen response and any number of rejected ones."""
+    """One image and prompt with its chosen response and any number of rejected ones.
+
+    Attributes:
+        revised: a minimal correction of each rejected response.
+        dialogues: a corrective dialogue for each rejected response.
+        scores: the sentence scores of each rejected response.
+
+    The last three are in the order of `rejected`, and empty where not every rejected response has one.
+    """
 
     id: str
     image_id: str
@@ -26,6 +38,9 @@ class Sample:
     prompt: str
     chosen: str
     rejected: tuple[str, ...] = ()
+    revised: tuple[str, ...] = ()
+    dialogues: tuple[tuple[Turn, ...], ...] = ()
+    scores: tuple[tuple[SentenceScore, ...], ...] = ()
 
 
 class Samples(Rows[Sample]):
@@ -65,16 +80,28 @@ def load_samples(records: Path, negatives: Path | None, *portions: Portion, pair
     return Samples(lines, array("q", chain(*starts.values())), partial(_sample, rejected), left_out)
 
 
-def _sample(rejected: Mapping[str, tuple[str, ...]], row: dict[str, Any]) -> Sample:
-    texts = rejected.get(row["id"], ())
-    return Sample(row["id"], row["image_id"], row["image"], row["prompt"], row["chosen"], texts)
+def _sample(rejected: Mapping[str, Wrong], row: dict[str, Any]) -> Sample:
+    wrong = rejected.get(row["id"], ())
+    return Sample(
+        row["id"],
+        row["image_id"],
+        row["image"],
+        row["prompt"],
+        row["chosen"],
+        rejected=_of_each(wrong, "text", str),
+        revised=_of_each(wrong, "revised", str),
+        dialogues=_of_each(wrong, "dialogue", dialogue_of),
+        scores=_of_each(wrong, "scores", scores_of),
+    )
 
 
-def _rejected_by_id(folder: Path) -> RowsById[tuple[str, ...]]:
-    def texts(row: dict[str, Any]) -> tuple[str, ...]:
-        return tuple(item["text"] for item in row["rejected"])
+def _of_each(wrong: Wrong, key: str, make: Callable[[Any], Item]) -> tuple[Item, ...]:
+    """What lies under `key`, of each rejected response; empty where one lacks it."""
+    return tuple(make(item[key]) for item in wrong) if all(key in item for item in wrong) else ()
 
-    return RowsById(folder / "negatives.jsonl", texts)
+
+def _rejected_by_id(folder: Path) -> RowsById[Wrong]:
+    return RowsById(folder / "negatives.jsonl", lambda row: row["rejected"])
 
 
 class DataOrder:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from abc import abstractmethod
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field
 
@@ -17,10 +17,14 @@ from cwdpo.data.demo_world import DemoWorld
 from cwdpo.data.karpathy import read_karpathy
 from cwdpo.data.preferences import read_preferences
 from cwdpo.data.records import Record, first_images
+from cwdpo.objectives.supply import SUPPLIES, Supply
 
 
 class Source(Config):
     """What all formats share."""
+
+    may_supply: ClassVar[frozenset[Supply]] = frozenset()
+    """What rejected responses in a file of this format may come with."""
 
     prompt: str = "Describe the image briefly."
     """The user's turn, beside the image."""
@@ -76,6 +80,8 @@ class Karpathy(Source):
 
 class Preferences(Source):
     """A JSONL file of preference records and a folder of images."""
+
+    may_supply: ClassVar[frozenset[Supply]] = frozenset(SUPPLIES)
 
     source: Literal["preferences"]
     root: Annotated[Path, Place()]

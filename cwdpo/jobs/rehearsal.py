@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from cwdpo.data.sources import DataSource
 from cwdpo.evaluate.benchmarks import Benchmark
-from cwdpo.experiment import Experiment, Grid, Stage1, Stage2
+from cwdpo.experiment import Experiment, Grid
 from cwdpo.jobs.plan import Plan
 from cwdpo.model.config import ModelSource, Tiny
 from cwdpo.pipeline import STAGES
+from cwdpo.train.settings import SftPhase, Stage1, Stage2
+
+Training = TypeVar("Training", Stage1, SftPhase, Stage2)
 
 STEPS = 2
 ITEMS = 8
@@ -57,13 +60,18 @@ def _first(data: DataSource, images: int) -> DataSource:
     return data.model_copy(update={"limit": min(data.limit or images, images)})
 
 
-def _short(stage: Stage1 | Stage2 | None) -> Stage1 | Stage2 | None:
-    """Two steps, also where a pass over the data is only one."""
+def _short(stage: Training | None) -> Training | None:
+    """Two steps of each training, also where a pass over the data is only one."""
     if stage is None:
         return None
     steps = min(stage.optimization.max_steps or STEPS, STEPS)
     short = stage.optimization.model_copy(update={"max_steps": steps, "epochs": float(STEPS)})
-    return stage.model_copy(update={"optimization": short})
+    update: dict[str, Any] = {"optimization": short}
+    if isinstance(stage, Stage2) and stage.sft_phase:
+        update["sft_phase"] = _short(stage.sft_phase)
+    if isinstance(stage, Stage2) and stage.rollouts:
+        update["rollouts"] = stage.rollouts.model_copy(update={"prompts": None})
+    return stage.model_copy(update=update)
 
 
 def _quickly_made(model: ModelSource) -> ModelSource:

@@ -38,6 +38,21 @@ class Answer:
     truncated: bool
 
 
+@dataclass(frozen=True)
+class Written:
+    """One answer as it was generated.
+
+    Attributes:
+        tokens: with the token that ended it, if there was one.
+        text: what they say, single blanks between words.
+        truncated: whether it hit max_new_tokens.
+    """
+
+    tokens: tuple[int, ...]
+    text: str
+    truncated: bool
+
+
 def generate(
     replica: Replica,
     collator: Collator,
@@ -53,20 +68,44 @@ def generate(
         once: an image and its prompt go through the model once, not once a candidate; see `goes_once`.
         prefixes: the items as the collator encodes them, where that was done before.
     """
+    written = write(replica, collator, items, decoding, seed, once, prefixes)
+    return [
+        Answer(tuple(one.text for one in candidates), len(candidates[0].tokens), candidates[0].truncated)
+        for candidates in written
+    ]
+
+
+def write(
+    replica: Replica,
+    collator: Collator,
+    items: Sequence[Prompted],
+    decoding: Decoding,
+    seed: int,
+    once: bool = True,
+    prefixes: Sequence[Prefix] | None = None,
+    never: Sequence[int] = (),
+) -> list[list[Written]]:
+    """`generate` token by token: all candidates of each item, best first.
+
+    Args:
+        never: tokens that are not sampled.
+    """
     import torch
 
     draws = decoding.candidates if decoding.strategy == "sample" else 1  # rows of one item, each drawing for itself
     prefixes = prefixes or [collator.prefix(item.image, item.prompt) for item in items]
     names = [name for item in items for name in (item.id, *(f"{item.id}#{draw}" for draw in range(1, draws)))]
     options = _options(replica, decoding, names, seed, collator.ends)
+    if never:
+        options["suppress_tokens"] = list(never)
     # With one candidate there is nothing to share, and under ZeRO-3 another call gathers all weights again.
     wasted = replica.lockstep and draws * options["num_beams"] == 1
     with torch.no_grad():
         run = decode_branches if once and not wasted else _decode_plainly
         output = run(replica, prefixes, draws, options)
     start = max(prefix["input_ids"].shape[1] for prefix in prefixes)
-    answers = output[:, start:].reshape(len(items), decoding.candidates, -1)
-    return [_answer(replica.processor.tokenizer, rows, collator.ends) for rows in answers]
+    answers = output[:, start:].reshape(len(items), decoding.candidates, -1).tolist()
+    return [[_written(replica.processor.tokenizer, row, collator.ends) for row in rows] for rows in answers]
 
 
 def goes_once(context: StageContext, replica: Replica, collator: Collator, item: Prompted, dtype: str) -> bool:
@@ -161,9 +200,8 @@ def _top_p(logits: Tensor, top_p: float) -> Tensor:
     return logits.masked_fill((before >= top_p).scatter(1, order, before >= top_p), float("-inf"))
 
 
-def _answer(tokenizer: Any, rows: Tensor, ends: Sequence[int]) -> Answer:
-    """Decode candidates of shape (candidates, T)."""
-    texts = tuple(" ".join(tokenizer.decode(row, skip_special_tokens=True).split()) for row in rows)
-    best = rows[0].tolist()
-    stop = next((place for place, token in enumerate(best) if token in ends), None)
-    return Answer(texts, len(best) if stop is None else stop + 1, stop is None)
+def _written(tokenizer: Any, row: Sequence[int], ends: Sequence[int]) -> Written:
+    """One candidate; what follows its end is padding."""
+    stop = next((place for place, token in enumerate(row) if token in ends), None)
+    tokens = tuple(row if stop is None else row[: stop + 1])
+    return Written(tokens, " ".join(tokenizer.decode(tokens, skip_special_tokens=True).split()), stop is None)

@@ -1,16 +1,9 @@
-"""Log-probabilities of single tokens straight from hidden states, and nothing computed for other positions.
+"""A model that returns what is read of response tokens, and computes nothing for other positions.
 
 The last feed-forward layer and the LM head are needed at the positions that predict a response, nowhere else: no later
 layer looks at the others.
 
-The head of a large vocabulary is where memory goes: 1,000 tokens x 152k words are 600 MB in float32, and a softmax with
-its gradient holds several of them. But the gradient of `log p(y) = h . W[y] - logsumexp(W h)` in the hidden state h is
-`sum_v (1[v = y] - p(v)) W[v]`, one vector of the width of h: with a frozen head it is computed beside the
-log-probability while the chunk is there, and nothing of the size of the vocabulary is kept for the backward pass or
-computed twice. A head that is trained computes each chunk again in the backward pass.
-
-Shapes: M positions, K tokens (one row each, so that no row serves two), k of them in a chunk, H width of the model,
-V vocabulary.
+Shapes: M positions, K response tokens, H width of the model, Q quantities.
 """
 
 from __future__ import annotations
@@ -20,25 +13,85 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
+from cwdpo.model.tokens import Head, read_tokens
+from cwdpo.objectives.reading import LOGPS, Reading
+
 if TYPE_CHECKING:
     from torch import Tensor
 
     from cwdpo.data.layout import Wanted
 
-CHUNK_ELEMENTS = 2**25  # logits held at a time: 128 MB in float32, 220 tokens of a vocabulary of 152k
+VALUE_HEAD = "value_head"
+"""Name of the module that says how good a state is, where a policy has one."""
 
 
 @contextmanager
-def reading_logps(model: Any, wanted: Wanted) -> Iterator[None]:
-    """Context in which a model returns the wanted log-probabilities (K,) in place of logits.
+def reading_tokens(model: Any, wanted: Wanted, reading: Reading = LOGPS, start: Tensor | None = None) -> Iterator[None]:
+    """Context in which a model returns what `reading` names of the wanted tokens, (Q, K), in place of logits.
 
     The modules concerned are called as ever, once each, which is what partitioned weights need to be gathered around.
+
+    Args:
+        start: states of the policy at the start, see `reading_states`.
     """
     head = model.get_output_embeddings()
 
-    def logps(_: Any, hidden: Tensor) -> Tensor:
+    def read(_: Any, hidden: Tensor) -> Tensor:
         rows = hidden.flatten(0, 1).index_select(0, wanted.sources)
-        return token_logps(rows, head.weight, head.bias, wanted.tokens)
+        found = read_tokens(rows, Head(head.weight, head.bias), wanted.tokens, reading.of_words(), start)
+        return joined(reading, found, values_of(model, rows) if reading.values else None)
+
+    with _computing(head, read), _last_layer_where(model, wanted):
+        yield
+
+
+@contextmanager
+def reading_states(model: Any, wanted: Wanted) -> Iterator[None]:
+    """Context in which a model returns the states (K, H) that predict the wanted tokens, in place of logits."""
+
+    def read(_: Any, hidden: Tensor) -> Tensor:
+        return hidden.flatten(0, 1).index_select(0, wanted.sources)
+
+    with _computing(model.get_output_embeddings(), read), _last_layer_where(model, wanted):
+        yield
+
+
+@contextmanager
+def keeping_values(model: Any, reading: Reading) -> Iterator[list[Tensor]]:
+    """Context in which a model adds to a list what the value head says of all states its LM head sees.
+
+    The list stays empty where `reading` does not ask for values.
+    """
+    kept: list[Tensor] = []
+
+    def read(forward: Any, hidden: Tensor) -> Tensor:
+        kept.extend([values_of(model, hidden.flatten(0, -2))] if reading.values else [])
+        logits: Tensor = forward(hidden)
+        return logits
+
+    with _computing(model.get_output_embeddings(), read):
+        yield kept
+
+
+def values_of(model: Any, states: Tensor) -> Tensor:
+    """What the value head of a policy says of states (K, H). Shape (K,), float32."""
+    values: Tensor = getattr(model, VALUE_HEAD)(states).float().squeeze(1)
+    return values
+
+
+def joined(reading: Reading, of_words: Tensor, values: Tensor | None) -> Tensor:
+    """What was read of words and what the value head said, in the order of `reading.names`. Shape (Q, K)."""
+    import torch
+
+    if values is None:
+        return of_words
+    by_name = dict(zip(reading.of_words().names, of_words, strict=True)) | {"value": values}
+    return torch.stack([by_name[name] if name in reading.trained else by_name[name].detach() for name in reading.names])
+
+
+@contextmanager
+def _last_layer_where(model: Any, wanted: Wanted) -> Iterator[None]:
+    """Context in which the last feed-forward layer computes the wanted positions only."""
 
     def fed_forward(forward: Any, hidden: Tensor) -> Tensor:
         rows = hidden.flatten(0, 1)
@@ -46,7 +99,7 @@ def reading_logps(model: Any, wanted: Wanted) -> Iterator[None]:
         return rows.new_zeros(rows.shape).index_copy(0, wanted.positions, found[0]).view_as(hidden)
 
     last = _last_feed_forward(model)
-    with _computing(head, logps), _computing(last, fed_forward) if last is not None else nullcontext():
+    with _computing(last, fed_forward) if last is not None else nullcontext():
         yield
 
 
@@ -70,103 +123,3 @@ def _computing(module: Any, compute: Callable[[Any, Tensor], Tensor]) -> Iterato
         del module.forward
         if before is not None:
             module.forward = before
-
-
-def token_logps(hidden: Tensor, weight: Tensor, bias: Tensor | None, tokens: Tensor) -> Tensor:
-    """`log softmax(hidden W^T + b)[tokens]` in float32 nats, with gradient.
-
-    Shapes: (K, H), (V, H), (V,), (K,) -> (K,).
-    """
-    if weight.requires_grad:
-        logps: Tensor = _trained_head().apply(hidden, weight, bias, tokens)
-        return logps
-    return _frozen_head(hidden, weight, bias, tokens)
-
-
-def _frozen_head(hidden: Tensor, weight: Tensor, bias: Tensor | None, tokens: Tensor) -> Tensor:
-    import torch
-
-    values, slopes = [], []
-    with torch.no_grad():
-        for rows, targets in _chunks(hidden, weight, tokens):
-            logits = _logits(rows, weight, bias)
-            values.append(_values(logits, targets))
-            if hidden.requires_grad:
-                slopes.append(_slope(logits, targets, values[-1]).to(weight.dtype) @ weight)
-    logps = torch.cat(values)
-    if not hidden.requires_grad:
-        return logps
-    linear = (hidden.float() * torch.cat(slopes).float()).sum(1)
-    return logps + (linear - linear.detach())  # the value of the first, the gradient of the second
-
-
-@functools.cache
-def _trained_head() -> Any:
-    """The autograd function of a head that is trained; torch is not imported before it is needed."""
-    import torch
-
-    class TrainedHead(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, tokens: Tensor) -> Tensor:
-            chunks = _chunks(hidden, weight, tokens)
-            logps = torch.cat([_values(_logits(rows, weight, bias), targets) for rows, targets in chunks])
-            ctx.save_for_backward(hidden, weight, bias, tokens, logps)
-            return logps
-
-        @staticmethod
-        def backward(ctx: Any, *gradients: Tensor) -> Any:
-            hidden, weight, bias, tokens, logps = ctx.saved_tensors
-            size = _chunk_rows(weight)
-            of_hidden = []
-            # In float32: sums of bf16 gradients would depend on the number of chunks.
-            of_weight = torch.zeros_like(weight, dtype=torch.float32)
-            of_bias = None if bias is None else torch.zeros_like(bias, dtype=torch.float32)
-            parts = zip(_chunks(hidden, weight, tokens), logps.split(size), gradients[0].split(size), strict=True)
-            for (rows, targets), values, gradient in parts:
-                slope = _slope(_logits(rows, weight, bias), targets, values).mul_(gradient[:, None])
-                if of_bias is not None:
-                    of_bias += slope.sum(0)
-                slope = slope.to(weight.dtype)
-                of_hidden.append(slope @ weight)
-                of_weight += slope.T @ rows
-            return torch.cat(of_hidden), of_weight.to(weight.dtype), _as(of_bias, bias), None
-
-    return TrainedHead
-
-
-def _as(value: Tensor | None, like: Tensor | None) -> Tensor | None:
-    return None if value is None or like is None else value.to(like.dtype)
-
-
-def _values(logits: Tensor, tokens: Tensor) -> Tensor:
-    """`log softmax(logits)[tokens]`. Shapes: (k, V), (k,) -> (k,).
-
-    Token and normalizer come from the same logits: rounded apart, a sure token could get a log-probability above 0.
-    """
-    return logits.gather(1, tokens[:, None]).squeeze(1) - logits.logsumexp(1)
-
-
-def _slope(logits: Tensor, tokens: Tensor, values: Tensor) -> Tensor:
-    """Gradient of `_values` in the logits, `1[v = y] - p(v)`, in their memory. Shape (k, V).
-
-    At the token itself it is `-expm1(log p)`: `1 - p` of a sure token would be rounded away.
-    """
-    normalizer = logits.logsumexp(1, keepdim=True)
-    slope = logits.sub_(normalizer).exp_().neg_()
-    return slope.scatter_(1, tokens[:, None], -values.expm1()[:, None])
-
-
-def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """In float32. Shape (k, V)."""
-    from torch.nn.functional import linear
-
-    return linear(hidden, weight, bias).float()
-
-
-def _chunks(hidden: Tensor, weight: Tensor, tokens: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    size = _chunk_rows(weight)
-    return zip(hidden.split(size), tokens.split(size), strict=True)
-
-
-def _chunk_rows(weight: Tensor) -> int:
-    return max(1, CHUNK_ELEMENTS // weight.shape[0])

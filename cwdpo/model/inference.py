@@ -9,12 +9,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cwdpo.base import distributed
 from cwdpo.base.context import Blocks, StageContext
 from cwdpo.base.errors import ConfigError
+from cwdpo.base.runtime import Rank
+from cwdpo.model.attention import joins_prefixes
 from cwdpo.model.config import Policy
 from cwdpo.model.load import load_lora, load_model, load_policy_processor
 from cwdpo.model.tensor_parallel import replica_mesh
@@ -86,6 +89,42 @@ class Replica:
             plan = DistributedConfig(tp_size=size, tp_plan="auto")
             model = load_model(policy, context.inputs["model"], distributed_config=plan)
         return _with_adapter(model, context.inputs.get("adapter"))
+
+
+class TrainedReplica(Replica):
+    """A model that is being trained, to be used inside `evaluating`: whole on every rank, or partitioned over all.
+
+    Args:
+        model: without the engine around it.
+        partitioned: by ZeRO-3.
+    """
+
+    def __init__(self, rank: Rank, model: Any, processor: Any, partitioned: bool) -> None:
+        self.shard, self.shards, self.writes, self.lockstep = rank.rank, rank.world_size, True, partitioned
+        self.model, self.processor, self.device = model, processor, distributed.device_of(rank)
+
+
+@contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """Context in which a model that is being trained has no dropout and keeps nothing to compute again."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
+@contextmanager
+def answering(model: Any) -> Iterator[None]:
+    """Context inside `evaluating` in which a model generates: with the attention it came with."""
+    config = model.get_decoder().config
+    trained_with = config._attn_implementation
+    joins_prefixes(model)
+    try:
+        yield
+    finally:
+        config._attn_implementation = trained_with
 
 
 def _with_adapter(model: Any, adapter: Path | None) -> Any:

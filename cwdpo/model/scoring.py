@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cwdpo.data.encoding import Group
 from cwdpo.data.layout import ResponseBatch, apart_tokens, separate_rows, separate_tokens, shared_rows
-from cwdpo.model.logps import response_logps
+from cwdpo.model.logps import Scores, read_responses, starting_states
 from cwdpo.model.positions import prefix_positions
+from cwdpo.objectives.reading import LOGPS, Reading
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+
+Starting = Callable[[], AbstractContextManager[None]]
+"""Context in which the model scored with is the policy at the start of the stage."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +28,7 @@ class Way:
 
     Attributes:
         shared: the responses of a group share one prefix.
-        chunked: the LM head gives log-probabilities, a chunk of tokens at a time (`head.py`).
+        chunked: the LM head gives what is read of tokens, a chunk of them at a time (`tokens.py`).
         apart: attention treats prefixes and responses apart (`attention.py`).
     """
 
@@ -53,15 +59,35 @@ class Scorer:
         self._model, self._pad, self._device = model, pad, device
         self._positions = prefix_positions(model)
 
+    def of_another(self, model: Any) -> Scorer:
+        """The same for another model of the same kind."""
+        return Scorer(model, self._pad, self._device, self.way)
+
     def logps(self, groups: Sequence[Group], width: int = 0) -> tuple[Tensor, Tensor]:
-        """Log-probabilities and lengths of all responses, group by group; see `response_logps`.
+        """Log-probabilities and lengths of all responses, group by group, with gradient. Shapes (R,).
 
         `width` is that of `shared_rows`.
+        """
+        scores = self.read(groups, LOGPS, width=width)
+        return scores.logps, scores.lengths
+
+    def read(self, groups: Sequence[Group], reading: Reading, start: Starting | None = None, width: int = 0) -> Scores:
+        """What `reading` names of all responses, group by group; see `read_responses`.
+
+        Args:
+            start: context of the policy at the start, where `kl` is read.
         """
         batch = self.batch(groups, width)
         if self._device.type == "cuda":
             batch = batch.pinned()
-        return response_logps(self._model, batch.to(self._device), plain_head=not self.way.chunked)
+        batch = batch.to(self._device)
+        plain = not self.way.chunked
+        before = None
+        if "kl" in reading.names:
+            assert start is not None, "kl is read beside the policy at the start"
+            with start():
+                before = starting_states(self._model, batch, plain)
+        return read_responses(self._model, batch, reading, plain, before)
 
     def batch(self, groups: Sequence[Group], width: int = 0) -> ResponseBatch:
         """Rows of one forward pass, on the CPU."""

@@ -37,16 +37,19 @@ def choose_scorer(
     model: Any,
     collator: Collator,
     samples: Sequence[Sample],
-    responses: Callable[[Sample], list[str]],
+    example: Callable[[Collator, Sample], Group],
     dtype: str,
 ) -> Scorer:
     """The quickest way that execution allows and that agrees with the plain one on a few samples.
 
     Collective: every rank must call with the same samples. What was chosen, and why, is an event.
+
+    Args:
+        example: a group of a sample such as those that will be scored.
     """
     execution = context.execution
     make = partial(Scorer, model, collator.pad, distributed.device_of(context.rank))
-    groups = _trial_groups(collator, samples, responses)
+    groups = _trial_groups(partial(example, collator), samples)
     severally = any(len(group.responses) > 1 for group in groups)
     wished = Way(execution.shared_prefix and severally, execution.chunked_head)
     kept = distributed.from_first_rank(_kept(context, wished), context.rank)
@@ -87,13 +90,10 @@ def _limit(noise: float, dtype: str) -> float:
     return max(TOLERANCE[dtype], NOISE * noise) if math.isfinite(noise) else -math.inf
 
 
-def _trial_groups(
-    collator: Collator, samples: Sequence[Sample], responses: Callable[[Sample], list[str]]
-) -> list[Group]:
+def _trial_groups(example: Callable[[Sample], Group], samples: Sequence[Sample]) -> list[Group]:
     """Two samples with several responses, and prefixes of different lengths, where there are such."""
-    several = (sample for sample in samples if len(responses(sample)) > 1)
-    candidates = list(islice(several, CANDIDATES)) or list(samples[:2])
-    groups = [collator.group(sample, responses(sample)) for sample in candidates]
+    several = (sample for sample in samples if sample.rejected)
+    groups = [example(sample) for sample in list(islice(several, CANDIDATES)) or samples[:2]]
     other = next((group for group in groups if group.prefix_length != groups[0].prefix_length), groups[-1])
     return [groups[0], other]
 

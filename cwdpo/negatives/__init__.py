@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, get_args
 
 from pydantic import Field
 
-from cwdpo.negatives.dataset import Dataset
-from cwdpo.negatives.rule import Perturb
+from cwdpo.negatives.corrective import Corrective
+from cwdpo.negatives.plain import Plain
+from cwdpo.objectives.supply import Supply
 
-Negatives = Annotated[Dataset | Perturb, Field(discriminator="source")]
+Negatives = Annotated[Plain | Corrective, Field(discriminator="source")]
+
+
+def makers(supply: Supply) -> list[str]:
+    """Sources whose rejected responses may come with `supply`, and how: `perturb with of: reference`."""
+    members = get_args(get_args(Negatives)[0])
+    return [f"{_tag(member)} {member.makes[supply]}".strip() for member in members if supply in member.makes]
+
+
+def _tag(member: type[Plain | Corrective]) -> str:
+    return str(get_args(member.model_fields["source"].annotation)[0])

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
-from typing import Annotated, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from cwdpo.base.config import Config, Neutral
 from cwdpo.base.identity import seed_from
 from cwdpo.data.records import Record, Rejected
+from cwdpo.objectives.supply import Supply
 
 
 class Dataset(Config):
@@ -21,6 +22,15 @@ class Dataset(Config):
     """Rejected responses per record; None is all the data has, or one drawn caption."""
     seed: int = 0
     """Of the drawn captions."""
+
+    makes: ClassVar[Mapping[Supply, str]] = {
+        "revised": "where the data has them",
+        "dialogue": "where the data has them",
+    }
+
+    def provides(self, by_data: frozenset[Supply]) -> frozenset[Supply]:
+        """What rejected responses come with, given what those of the data come with."""
+        return by_data
 
     def reject(self, records: Sequence[Record]) -> Iterator[tuple[Rejected, ...]]:
         """Rejected responses of each record, in order."""

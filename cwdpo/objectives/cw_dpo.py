@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from cwdpo.base.config import Config
-from cwdpo.objectives.responses import PairLosses, Pairs
+from cwdpo.objectives.preference import PairLosses, Pairs, Preference
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class CwDpo(Config):
+class CwDpo(Preference):
     """DPO whose rejected term is scaled by how competitive the rejected response still is."""
 
     name: Literal["cw_dpo"] = "cw_dpo"
@@ -38,16 +37,14 @@ class CwDpo(Config):
     def pair_losses(self, pairs: Pairs) -> PairLosses:
         """Loss of each pair, nats, with `w_c` and `filtered` as measures. Shape (P,)."""
         import torch
-        from torch.nn.functional import logsigmoid
 
-        mean_logp = pairs.policy_rejected.detach() / pairs.rejected_lengths
+        mean_logp = pairs.policy["rejected"].detach() / pairs.lengths["rejected"]
         filtered = mean_logp < self.l_floor - self.filter_margin * self.tau
         weight = self._cooling_weight(mean_logp, filtered)
-        margin = self.beta * (pairs.delta_chosen - weight * pairs.delta_rejected)
-        losses = -logsigmoid(margin)
+        losses = cooled_losses(pairs, weight, self.beta)
         if self.filter == "drop":
             losses = torch.where(filtered, torch.zeros_like(losses), losses)
-        return PairLosses(losses, {"w_c": weight, "filtered": filtered.to(losses.dtype)})
+        return PairLosses(losses, {"w_c": weight, "filtered": filtered.to(losses.dtype)}, {"w_c": weight})
 
     def _cooling_weight(self, mean_logp: Tensor, filtered: Tensor) -> Tensor:
         """w_c (Eq. 6). Shape (P,)."""
@@ -55,3 +52,10 @@ class CwDpo(Config):
 
         weight = torch.sigmoid((mean_logp - self.l_floor) / self.tau)
         return torch.where(filtered, torch.zeros_like(weight), weight) if self.filter == "zero" else weight
+
+
+def cooled_losses(pairs: Pairs, weight: Tensor | float, beta: float) -> Tensor:
+    """`-log sigmoid(beta * (delta_w - w_c * delta_l))` (Eq. 7) for weights w_c that carry no gradient. Shape (P,)."""
+    from torch.nn.functional import logsigmoid
+
+    return -logsigmoid(beta * (pairs.delta_chosen - weight * pairs.delta_rejected))

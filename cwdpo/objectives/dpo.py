@@ -1,4 +1,7 @@
-"""Direct Preference Optimization (Rafailov et al. 2023, Eq. 7)."""
+"""Direct Preference Optimization (Rafailov et al. 2023, Eq. 7).
+
+Also what SeVa, SIMA and GT-DPO train: they differ from one another in where their pairs come from.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from cwdpo.base.config import Config
-from cwdpo.objectives.responses import PairLosses, Pairs
+from cwdpo.objectives.preference import PairLosses, Pairs, Preference
 
 
-class Dpo(Config):
+class Dpo(Preference):
     """`-log sigmoid(beta * (delta_w - delta_l))`."""
 
     name: Literal["dpo"] = "dpo"

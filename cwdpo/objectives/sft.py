@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from cwdpo.objectives.responses import Responses, State, Supervised
+from cwdpo.objectives.supervised import Responses, State, Supervised
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,6 +15,6 @@ class Sft(Supervised):
 
     name: Literal["sft"] = "sft"
 
-    def share(self, chosen: Responses, rejected: Responses, state: State) -> Tensor:
+    def share(self, chosen: Responses, beside: Responses, state: State) -> Tensor:
         """Share of `E[nll(y+)]`. Scalar, nats."""
         return chosen.nll_share(self.per_token)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from cwdpo.objectives.responses import Responses, State, Supervised
+from pydantic import Field
+
+from cwdpo.objectives.supervised import Beside, Responses, State, Supervised
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,7 +20,7 @@ class SftC(Supervised):
     """`E[nll(y+)] + lambda * relu(C - E[nll(y-)])` (Eq. 4), expectations over the global batch."""
 
     name: Literal["sft_c"] = "sft_c"
-    weight: float = 0.1
+    weight: float = Field(default=0.1, ge=0)
     """lambda of Eq. 4."""
     floor: float = 4.0
     """C of Eq. 4: nats per token (per response with `sequence_sum`) under which negatives are penalised."""
@@ -26,7 +28,7 @@ class SftC(Supervised):
     """What E[nll(y-)] switches the penalty: the previous step's exact global mean (free; the first step is on), or
     this batch's, which is Eq. 4 to the letter and needs gradient accumulation 1."""
 
-    uses_rejected: ClassVar[bool] = True
+    beside: ClassVar[Beside | None] = "rejected"
 
     @property
     def needs_batch_mean(self) -> bool:
@@ -37,18 +39,18 @@ class SftC(Supervised):
         """The penalty is on at the first step."""
         return {"penalty_on": 1.0}
 
-    def next_state(self, state: State, rejected_nll: float) -> State:
-        """Switch the penalty by the global mean `rejected_nll` = E[nll(y-)]."""
-        return {"penalty_on": float(rejected_nll < self.floor)}
+    def next_state(self, state: State, beside_nll: float) -> State:
+        """Switch the penalty by the global mean `beside_nll` = E[nll(y-)]."""
+        return {"penalty_on": float(beside_nll < self.floor)}
 
-    def share(self, chosen: Responses, rejected: Responses, state: State) -> Tensor:
+    def share(self, chosen: Responses, beside: Responses, state: State) -> Tensor:
         """Share of `E[nll(y+)] + on * lambda * (C - E[nll(y-)])`, the switch `on` taken from `state`. Scalar, nats.
 
         Where the switch agrees with this batch that is Eq. 4; the true penalty is logged by `penalty` either way.
         """
-        gap = self.floor * rejected.fraction() - rejected.nll_share(self.per_token)
+        gap = self.floor * beside.fraction() - beside.nll_share(self.per_token)
         return chosen.nll_share(self.per_token) + self.weight * state["penalty_on"] * gap
 
-    def penalty(self, rejected_nll: float) -> float:
-        """`lambda * relu(C - E[nll(y-)])`, nats, for the training curve."""
-        return self.weight * max(self.floor - rejected_nll, 0.0)
+    def penalty(self, beside_nll: float, state: State) -> float:
+        """`lambda * relu(C - E[nll(y-)])`, nats."""
+        return self.weight * max(self.floor - beside_nll, 0.0)

@@ -133,7 +133,7 @@ def _flat(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
 def _metrics(plan: Plan, wired: Wired) -> Iterator[tuple[str, float, int, int]]:
     """(name, value, step, milliseconds) of curves and of final scores."""
     for node in wired.nodes():
-        if node.stage.name in ("pretrain", "stage1", "stage2"):
+        if node.stage.name in ("pretrain", "stage1", "sft_phase", "stage2"):
             yield from _curve_metrics(plan, node)
     for name, node in wired.scores.items():
         folder = node.artefact(plan.store).verified_files()

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cwdpo.base.config import Config, Neutral
 from cwdpo.model.config import Lora, Policy, Tuning
+from cwdpo.model.decoding import Decoding
 from cwdpo.objectives import PreferenceObjective, SupervisedObjective
+from cwdpo.train.rewards import CiderReward, Reward
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
@@ -53,6 +55,25 @@ class Optimization(Config):
         return self.learning_rate * decay[self.schedule]
 
 
+class Rollouts(Config):
+    """How responses are sampled while training, and what they are worth."""
+
+    prompts: int | None = Field(default=None, gt=0)
+    """Prompts whose responses are sampled by one state of the policy, at least batch_size; None is batch_size."""
+    decoding: Decoding = Decoding(strategy="sample", max_new_tokens=64)
+    """Of one response; log-probabilities that losses compare are those at temperature 1 and top-p 1, whatever it is."""
+    reward: Reward = CiderReward()
+    """What is maximised."""
+
+    @model_validator(mode="after")
+    def _sampled(self) -> Rollouts:
+        if self.decoding.strategy != "sample":
+            raise ValueError(f"decoding.strategy: '{self.decoding.strategy}' samples nothing; valid: sample")
+        if self.decoding.candidates != 1:
+            raise ValueError("decoding.candidates: leave it out; objective.samples says how many responses there are")
+        return self
+
+
 class TrainingSpec(Config):
     """What both stages share."""
 
@@ -68,9 +89,13 @@ class Stage1Spec(TrainingSpec):
     """Supervised training."""
 
     objective: SupervisedObjective
+    portion: Annotated[Literal["stage1", "stage2"], Neutral("stage1")] = "stage1"
+    """Whose share of the images is trained on."""
 
 
 class Stage2Spec(TrainingSpec):
     """Preference training."""
 
     objective: PreferenceObjective
+    rollouts: Annotated[Rollouts | None, Neutral(None)] = None
+    """Of objectives that sample their own responses."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from cwdpo.base import files
 from cwdpo.base.context import StageContext
+from cwdpo.model.head import VALUE_HEAD
 from cwdpo.train.config import TrainingSpec
 from cwdpo.train.engine import Engine, Trainables
 from cwdpo.train.saving import saving
@@ -33,18 +34,21 @@ def _save_adapter(model: Any, weights: dict[str, Any], folder: Path, dtype: str)
     import torch
 
     target = getattr(torch, dtype)
-    model.save_pretrained(folder, state_dict={name: value.to(target) for name, value in weights.items()})
+    in_precision = {name: value.to(target) for name, value in weights.items()}
+    # Of several adapters the one that is trained; PEFT takes no more of the weights than what is the adapter's.
+    model.save_pretrained(folder, state_dict=in_precision, selected_adapters=[model.active_adapter])
     (folder / "README.md").unlink(missing_ok=True)  # an empty model card
     config = folder / "adapter_config.json"
     files.write_json(config, {**files.read_json(config), "base_model_name_or_path": None})
 
 
 def _full_weights(engine: Engine) -> dict[str, Any] | None:
-    """All weights of the model on rank 0; under ZeRO-3 they are gathered first."""
+    """All weights of the model on rank 0, without a value head; under ZeRO-3 they are gathered first."""
+    weights: dict[str, Any] | None
     if engine.zero_stage == 3:
         # What transformers noted while it loaded into partitions would give the parameters names of no checkpoint.
         engine.model._weight_conversions = None
-        gathered: dict[str, Any] | None = engine.deepspeed._zero3_consolidated_16bit_state_dict()
-        return gathered
-    weights: dict[str, Any] = engine.model.state_dict()
-    return weights
+        weights = engine.deepspeed._zero3_consolidated_16bit_state_dict()
+    else:
+        weights = engine.model.state_dict()
+    return weights and {name: value for name, value in weights.items() if not name.startswith(f"{VALUE_HEAD}.")}

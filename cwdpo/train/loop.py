@@ -1,17 +1,16 @@
-"""The one step loop of every offline training stage: batches in, DeepSpeed steps, a curve and checkpoints out.
+"""The one step loop of every training stage: batches in, DeepSpeed steps, a curve and checkpoints out.
 
-A stage brings a `Task`: which responses of a sample it scores and what the loss is. Everything a task returns is a
-*share*: a number that, added over micro-batches and ranks, gives the value for the global batch.
+A stage brings a `Task` (`task.py`): which responses of a sample it scores and what the loss is.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 from cwdpo.base import distributed
 from cwdpo.base.context import StageContext
@@ -19,39 +18,20 @@ from cwdpo.base.errors import ConfigError, DataError, Interrupted, TrainingError
 from cwdpo.base.identity import seed_from
 from cwdpo.data.ahead import ahead
 from cwdpo.data.encoding import Collator, Group
-from cwdpo.data.samples import DataOrder, Sample
+from cwdpo.data.samples import Sample
 from cwdpo.model.load import context_length, load_model, load_policy_processor, trainable_policy
+from cwdpo.model.logps import Scores
+from cwdpo.model.starting import StartingAdapter, StartingCopy, StartingPolicy
 from cwdpo.model.trial import choose_scorer
+from cwdpo.model.value_head import add_value_head
 from cwdpo.model.zero3 import Zero3Loading
+from cwdpo.objectives.reading import LOGPS
 from cwdpo.train.checkpoint import Checkpoints, Progress
 from cwdpo.train.config import TrainingSpec
 from cwdpo.train.engine import Engine, check_precision, engine_config
 from cwdpo.train.export import save_policy
-from cwdpo.train.micro import Member, in_step, rank_share
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-Shares = dict[str, "Tensor"]
-
-
-@dataclass(frozen=True)
-class Scored:
-    """A micro-batch after the forward pass.
-
-    Attributes:
-        samples: its samples.
-        weights: weight of each sample; 0 where it only keeps the ranks in step.
-        logps: one entry per response, in the order of `Task.responses` sample by sample. Shape (R,).
-        lengths: tokens of each response. Shape (R,).
-        batch: the global batch it is part of, for the denominators.
-    """
-
-    samples: Sequence[Sample]
-    weights: Sequence[float]
-    logps: Tensor
-    lengths: Tensor
-    batch: Sequence[Sample]
+from cwdpo.train.micro import Member, groups_of_all, in_step, rank_share
+from cwdpo.train.task import Encoded, Scored, Shares, Task, rooted
 
 
 @dataclass(frozen=True)
@@ -64,25 +44,6 @@ class _Turn:
     weight: float
 
 
-class Task(Protocol):
-    """What distinguishes one training stage from another."""
-
-    accumulates: bool
-    """False when the loss needs the whole global batch in one micro-batch per rank."""
-
-    def responses(self, sample: Sample) -> list[str]:
-        """Responses of a sample that the loss needs, the chosen one first."""
-
-    def initial_state(self) -> Mapping[str, float]:
-        """What is carried from step to step, before the first."""
-
-    def share(self, scored: Scored, state: Mapping[str, float]) -> tuple[Tensor, Shares]:
-        """This micro-batch's share of the loss, and of every mean that is logged."""
-
-    def finish(self, means: dict[str, float], state: Mapping[str, float]) -> Mapping[str, float]:
-        """The state after a step, given the global means, to which it may add."""
-
-
 class Trainer:
     """Model, data and engine of one stage on this rank."""
 
@@ -91,7 +52,7 @@ class Trainer:
             raise DataError("no training samples: the portion is empty or no sample has a rejected response")
         check_precision(spec.policy.dtype, context.execution)
         self.context, self.spec, self.task = context, spec, task
-        self.order = DataOrder(samples, spec.optimization.batch_size, spec.seed, spec.one_per_image)
+        self.order = task.order(samples, spec)
         self.total = spec.optimization.total_steps(self.order.steps_per_epoch)
         self._check_whole_batch()
         self.checkpoints = Checkpoints(context, full=spec.tuning.name == "full")
@@ -99,29 +60,38 @@ class Trainer:
         mine = range(context.rank.rank, len(samples), context.rank.world_size)
         self.collator.check_texts(samples[number] for number in mine)
         self.scorer = choose_scorer(
-            context, self.engine.deepspeed, self.collator, samples, task.responses, spec.policy.dtype
+            context, self.engine.deepspeed, self.collator, samples, task.example, spec.policy.dtype
         )
 
     def run(self) -> None:
         """Train to the end and write the policy."""
-        self._since = time.perf_counter()
-        turns = map(self._turn, range(self.progress.step, self.total))
-        workers = self.context.execution.feed_workers
-        with closing(ahead(turns, lambda turn: turn.mine, self._group, workers)) as feed:
-            for turn, groups in feed:
-                self._finish_turn(stop=self._step(turn, groups))
-                self._since = time.perf_counter()
+        while self.progress.step < self.total:
+            ready = self.task.ready(self, self.progress.step)
+            self._train(range(self.progress.step, min(ready, self.total)))
         save_policy(self.context, self.engine, self.collator.processor, self.spec)
         self.engine.close()
+
+    def save(self) -> None:
+        """Write a checkpoint of where the training stands. Collective."""
+        self.checkpoints.save(self.engine, self.progress)
+
+    def _train(self, steps: range) -> None:
+        """Steps whose samples are all known."""
+        self._since = time.perf_counter()
+        workers = self.context.execution.feed_workers
+        with closing(ahead(map(self._turn, steps), lambda turn: turn.mine, self._encode, workers)) as feed:
+            for turn, encoded in feed:
+                self._finish_turn(stop=self._step(turn, encoded))
+                self._since = time.perf_counter()
 
     def _finish_turn(self, stop: bool) -> None:
         """Write a checkpoint when one is due."""
         done = self.progress.step
         if stop:
-            self.checkpoints.save(self.engine, self.progress)
+            self.save()
             raise Interrupted(f"stopped by a signal; checkpoint written at step {done}")
         if done % self.context.execution.checkpoint_every == 0 and done < self.total:
-            self.checkpoints.save(self.engine, self.progress)
+            self.save()
 
     def _check_whole_batch(self) -> None:
         """Refuse a loss over the whole global batch where a rank would have to cut its share."""
@@ -155,6 +125,7 @@ class Trainer:
         return engine, collator, progress
 
     def _load(self, config: dict[str, Any]) -> Any:
+        """The model on its device, what is trained requiring gradients; the policy at the start where it is needed."""
         spec, inputs = self.spec, self.context.inputs
         partitioned = config["zero_optimization"]["stage"] == 3
         with Zero3Loading(config) if partitioned else nullcontext():
@@ -162,21 +133,33 @@ class Trainer:
         if self.context.execution.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         model = model if partitioned else model.to(distributed.device_of(self.context.rank))
-        return trainable_policy(model, spec.tuning, inputs.get("adapter"), spec.seed)
+        policy = trainable_policy(model, spec.tuning, inputs.get("adapter"), spec.seed)
+        self.start = self._starting_policy(policy, config) if self.task.needs_start else None
+        if self.task.reading.values:
+            add_value_head(policy)
+        return policy
+
+    def _starting_policy(self, policy: Any, config: dict[str, Any]) -> StartingPolicy:
+        if self.spec.tuning.name == "lora":
+            return StartingAdapter(policy, self.context.inputs.get("adapter"))
+        return StartingCopy(self.context, self.spec.policy, config)
 
     def _turn(self, step: int) -> _Turn:
         batch = self.order.batch(step)
         mine, weight = rank_share(batch, self.context.rank)
         return _Turn(step, batch, mine, weight)
 
-    def _group(self, sample: Sample) -> Group:
-        return self.collator.group(sample, self.task.responses(sample))
+    def _encode(self, sample: Sample) -> Encoded:
+        return self.task.encode(self.collator, sample)
 
-    def _step(self, turn: _Turn, groups: Sequence[Group]) -> bool:
+    def _step(self, turn: _Turn, encoded: Sequence[Encoded]) -> bool:
         """One optimizer step on one global batch; True when any rank was asked to stop."""
         distributed.at_step(turn.step + 1)
         rate = self.spec.optimization.learning_rate_at(turn.step, self.total)
-        members = [Member(sample, group, turn.weight) for sample, group in zip(turn.mine, groups, strict=True)]
+        members = [
+            Member(sample, found.groups, found.still, turn.weight)
+            for sample, found in zip(turn.mine, encoded, strict=True)
+        ]
         rank = self.context.rank
         most = math.ceil(len(turn.batch) / rank.world_size)
         parts = in_step(members, most, self.context.execution, self.scorer.tokens, rank)
@@ -194,11 +177,21 @@ class Trainer:
 
     def _accumulate(self, micro: Sequence[Member], batch: Sequence[Sample]) -> Shares:
         """Forward and backward of one micro-batch; returns detached shares of what is logged."""
-        logps, lengths = self.scorer.logps([member.group for member in micro])
-        scored = Scored([member.sample for member in micro], [member.weight for member in micro], logps, lengths, batch)
-        share, logged = self.task.share(scored, self.progress.objective)
+        still = self._scored_still([group for member in micro for group in member.still])
+        before = self.start.active if self.start else None
+        scores = self.scorer.read(groups_of_all(micro), self.task.reading, before)
+        samples, weights = [member.sample for member in micro], [member.weight for member in micro]
+        share, logged = self.task.share(Scored(samples, weights, scores, batch, still), self.progress.objective)
         self.engine.backward(share)
-        return {"loss": share.detach(), "tokens": lengths.sum().detach(), **logged}
+        return {"loss": share.detach(), "tokens": scores.lengths.sum().detach(), **logged}
+
+    def _scored_still(self, groups: Sequence[Group]) -> Scores | None:
+        import torch
+
+        if not groups:
+            return None
+        with torch.no_grad():
+            return self.scorer.read(groups, LOGPS)
 
     def _global_means(self, sums: Shares, batch: Sequence[Sample]) -> dict[str, float]:
         """Add shares over ranks, before the weights change; stop when the loss is not finite."""
@@ -216,6 +209,7 @@ class Trainer:
         if not math.isfinite(norm):
             self._stop(f"the gradient norm is {norm}", batch)
         before = self.progress
+        rooted(means)
         state = self.task.finish(means, before.objective)
         self.progress = Progress(before.step + 1, before.samples + len(batch), dict(state))
         seconds = time.perf_counter() - self._since

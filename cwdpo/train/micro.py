@@ -14,11 +14,27 @@ from cwdpo.data.samples import Sample
 
 @dataclass(frozen=True)
 class Member:
-    """A sample of this rank's share, encoded; its weight is 0 where it only keeps the ranks in step."""
+    """A sample of this rank's share, encoded; its weight is 0 where it only keeps the ranks in step.
+
+    Attributes:
+        groups: scored with gradient.
+        still: scored without.
+    """
 
     sample: Sample
-    group: Group
+    groups: Sequence[Group]
+    still: Sequence[Group] = ()
     weight: float = 1.0
+
+    @property
+    def length(self) -> int:
+        """Tokens that are scored with gradient."""
+        return sum(group.length for group in self.groups)
+
+
+def groups_of_all(members: Sequence[Member]) -> list[Group]:
+    """What is scored with gradient of several samples, in order."""
+    return [group for member in members for group in member.groups]
 
 
 def rank_share(batch: Sequence[Sample], rank: Rank) -> tuple[list[Sample], float]:
@@ -40,7 +56,7 @@ def cut(members: Sequence[Member], execution: Execution, tokens: Tokens) -> list
     None has more than `micro_batch` samples, or `micro_tokens` tokens unless it is one sample.
     """
     parts: list[list[Member]] = []
-    for member in sorted(members, key=lambda member: -member.group.length):
+    for member in sorted(members, key=lambda member: -member.length):
         if parts and _has_room([*parts[-1], member], execution, tokens):
             parts[-1].append(member)
         else:
@@ -51,7 +67,7 @@ def cut(members: Sequence[Member], execution: Execution, tokens: Tokens) -> list
 def _has_room(part: Sequence[Member], execution: Execution, tokens: Tokens) -> bool:
     if len(part) > execution.micro_batch:
         return False
-    return execution.micro_tokens is None or tokens([member.group for member in part]) <= execution.micro_tokens
+    return execution.micro_tokens is None or tokens(groups_of_all(part)) <= execution.micro_tokens
 
 
 def in_step(

@@ -1,6 +1,7 @@
 """Stage `reference`: log-probabilities of every Stage-2 response under the frozen policy, computed once.
 
-One row per sample in reference.jsonl: `{"id", "chosen", "rejected": [...]}`, nats, float32 written without loss.
+One row per sample in reference.jsonl: `{"id", "chosen", "rejected": [...]}`, nats, float32 written without loss; other
+terms of the objective (`objectives/preference.py`) lie beside them, one value for each text.
 """
 
 from __future__ import annotations
@@ -11,22 +12,24 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from cwdpo.base import files
-from cwdpo.base.config import Config
+from cwdpo.base.config import Config, Neutral
 from cwdpo.base.context import Blocks, StageContext
 from cwdpo.base.errors import DataError, StoreError, TrainingError
 from cwdpo.base.lines import RowsById
 from cwdpo.data.ahead import ahead
-from cwdpo.data.encoding import Collator
+from cwdpo.data.encoding import Collator, Group
 from cwdpo.data.samples import Sample, load_samples
 from cwdpo.model.config import Policy
 from cwdpo.model.inference import Replica
 from cwdpo.model.load import context_length
 from cwdpo.model.scoring import Scorer
 from cwdpo.model.trial import choose_scorer
-from cwdpo.train.micro import Member, cut, in_step
+from cwdpo.objectives.preference import PLAIN_TERMS, Term
+from cwdpo.train.micro import Member, cut, groups_of_all, in_step
+from cwdpo.train.terms import groups_of, places_of, texts_of
 
 
 class ReferenceSpec(Config):
@@ -35,14 +38,22 @@ class ReferenceSpec(Config):
     policy: Policy
     block: int = 32
     """Samples that are scored together."""
+    terms: Annotated[tuple[Term, ...], Neutral(PLAIN_TERMS)] = PLAIN_TERMS
+    """What the objective compares with the reference."""
+    hidden: Annotated[float | None, Neutral(None)] = None
+    """Share of the pixels that terms under the masked image do not see."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReferenceLogps:
-    """logp_reference of a sample's chosen and rejected responses, nats."""
+    """logp_reference of a sample's responses, nats: term -> one value for each of its texts."""
 
-    chosen: float
-    rejected: tuple[float, ...]
+    terms: Mapping[Term, tuple[float, ...]]
+
+    def of(self, term: Term, pairs: int) -> tuple[float, ...]:
+        """One value for each pair: that of the chosen response is in all of them."""
+        values = self.terms[term]
+        return values * pairs if term.startswith("chosen") else values
 
 
 def run(context: StageContext) -> None:
@@ -54,11 +65,18 @@ def run(context: StageContext) -> None:
     blocks = Blocks(context, samples, spec.block)
     replica = Replica(context, spec.policy)
     collator = Collator(replica.processor, context.inputs["images"], context_length(replica.model))
-    scorer = choose_scorer(context, replica.model, collator, samples, _responses, spec.policy.dtype)
+
+    def encode(sample: Sample) -> tuple[Group, ...]:
+        return groups_of(collator, sample, spec.terms, spec.hidden)
+
+    def example(_: Collator, sample: Sample) -> Group:
+        return encode(sample)[0]
+
+    scorer = choose_scorer(context, replica.model, collator, samples, example, spec.policy.dtype)
     turns = ahead(
         replica.blocks(blocks),
         lambda turn: blocks.members(turn[0]),
-        lambda sample: collator.group(sample, _responses(sample)),
+        encode,
         context.execution.feed_workers,
     )
     with closing(turns):
@@ -70,10 +88,6 @@ def run(context: StageContext) -> None:
     context.barrier()
     if context.rank.is_first:
         files.write_jsonl(context.out / "reference.jsonl", blocks.rows())
-
-
-def _responses(sample: Sample) -> list[str]:
-    return [sample.chosen, *sample.rejected]
 
 
 def _score(
@@ -88,14 +102,19 @@ def _score(
     rows: dict[str, dict[str, Any]] = {}
     for part in parts:
         for member, logps in zip(part, _logps(scorer, part), strict=True):
-            rows.setdefault(member.sample.id, _row(member.sample, logps))
+            rows.setdefault(member.sample.id, _row(member.sample, context.spec.terms, logps))
     return [rows[member.sample.id] for member in members]
 
 
-def _row(sample: Sample, logps: Sequence[float]) -> dict[str, Any]:
+def _row(sample: Sample, terms: Sequence[Term], logps: Sequence[float]) -> dict[str, Any]:
+    """The values of one sample, by term."""
     if not all(map(math.isfinite, logps)):
         raise TrainingError(f"sample '{sample.id}': its log-probabilities under the reference are {logps}")
-    return {"id": sample.id, "chosen": logps[0], "rejected": logps[1:]}
+    row: dict[str, Any] = {"id": sample.id}
+    for term in terms:
+        values = [logps[place] for place in places_of(sample, terms)[term]]
+        row[term] = values[0] if term.startswith("chosen") else values
+    return row
 
 
 def _logps(scorer: Scorer, members: Sequence[Member]) -> Iterator[list[float]]:
@@ -103,13 +122,15 @@ def _logps(scorer: Scorer, members: Sequence[Member]) -> Iterator[list[float]]:
     import torch
 
     with torch.no_grad():
-        logps, _ = scorer.logps([member.group for member in members])
+        logps, _ = scorer.logps(groups_of_all(members))
     values = iter(logps.tolist())
     for member in members:
-        yield list(islice(values, len(member.group.responses)))
+        yield list(islice(values, sum(len(group.responses) for group in member.groups)))
 
 
-def load_reference(folder: Path, samples: Sequence[Sample]) -> Mapping[str, ReferenceLogps]:
+def load_reference(
+    folder: Path, samples: Sequence[Sample], terms: Sequence[Term] = PLAIN_TERMS
+) -> Mapping[str, ReferenceLogps]:
     """The cache, checked to hold a value for every response of `samples`; a row is read when it is asked for.
 
     Raises:
@@ -117,11 +138,14 @@ def load_reference(folder: Path, samples: Sequence[Sample]) -> Mapping[str, Refe
     """
 
     def entry_of(row: dict[str, Any]) -> ReferenceLogps:
-        return ReferenceLogps(row["chosen"], tuple(row["rejected"]))
+        found = {term: row[term] for term in terms if term in row}
+        return ReferenceLogps(
+            {term: tuple(values) if isinstance(values, list) else (values,) for term, values in found.items()}
+        )
 
     cache = RowsById(folder / "reference.jsonl", entry_of)
     for sample in samples:
         entry = cache.get(sample.id)
-        if entry is None or len(entry.rejected) != len(sample.rejected):
+        if entry is None or any(len(entry.terms.get(term, ())) != len(texts_of(sample, term)) for term in terms):
             raise StoreError(f"{folder}: the reference cache has no complete entry for sample '{sample.id}'")
     return cache

@@ -1,97 +1,127 @@
-"""Stage 2: preference training against cached reference log-probabilities."""
+"""Stage 2: preference training against cached reference log-probabilities, or what stands in its place."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cwdpo.base.context import StageContext
+from cwdpo.data.encoding import Collator
 from cwdpo.data.samples import Sample, load_samples
-from cwdpo.objectives.responses import Pairs
+from cwdpo.objectives.preference import Pairs, Preference, Term
+from cwdpo.objectives.reading import Reading
+from cwdpo.objectives.supervised import Supervised
 from cwdpo.train.config import Stage2Spec
-from cwdpo.train.loop import Scored, Shares, Trainer
+from cwdpo.train.loop import Trainer
 from cwdpo.train.reference import ReferenceLogps, load_reference
+from cwdpo.train.stage1 import SupervisedTask
+from cwdpo.train.task import Encoded, Scored, Shares, Task, gradient_shares
+from cwdpo.train.terms import groups_of, rows_of
 from cwdpo.train.transfer import sent
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+BINS = 10
+"""Of a histogram over [0, 1]."""
+
 
 def run(context: StageContext) -> None:
-    """Train on the Stage-2 portion, without samples that have no rejected response; writes a PEFT or model folder."""
+    """Train on the Stage-2 portion; writes a PEFT or model folder."""
     spec: Stage2Spec = context.spec
-    samples = load_samples(context.inputs["pairs"], context.inputs["negatives"], "stage2", paired=True)
-    reference = load_reference(context.inputs["reference"], samples)
-    context.event("samples", used=len(samples), without_rejected=samples.left_out)
-    Trainer(context, spec, samples, PreferenceTask(spec.objective, reference)).run()
+    if isinstance(spec.objective, Supervised):
+        samples = load_samples(context.inputs["pairs"], context.inputs.get("negatives"), "stage2")
+        task: Task = SupervisedTask(spec.objective, context.rank)
+    else:
+        # Samples that have no rejected response are left out.
+        samples = load_samples(context.inputs["pairs"], context.inputs["negatives"], "stage2", paired=True)
+        task = PreferenceTask(
+            spec.objective, load_reference(context.inputs["reference"], samples, spec.objective.terms)
+        )
+        context.event("samples", used=len(samples), without_rejected=samples.left_out)
+    Trainer(context, spec, samples, task).run()
 
 
-class PreferenceTask:
+class PreferenceTask(Task):
     """Pairs the chosen response of a sample with each of its rejected ones."""
 
-    accumulates = True
+    reading = Reading(observed=("residual",))
 
-    def __init__(self, objective: Any, reference: Mapping[str, ReferenceLogps]) -> None:
+    def __init__(self, objective: Preference, reference: Mapping[str, ReferenceLogps]) -> None:
         self.objective = objective
         self.reference = reference
 
-    def responses(self, sample: Sample) -> list[str]:
-        """The chosen response, then the rejected ones."""
-        return [sample.chosen, *sample.rejected]
-
-    def initial_state(self) -> Mapping[str, float]:
-        """Nothing is carried."""
-        return {}
+    def encode(self, collator: Collator, sample: Sample) -> Encoded:
+        """The terms of the objective, one group for each view of the image."""
+        hidden = self.objective.hidden
+        trained = groups_of(collator, sample, self.objective.terms, hidden)
+        return Encoded(trained, groups_of(collator, sample, self.objective.still_terms, hidden))
 
     def share(self, scored: Scored, state: Mapping[str, float]) -> tuple[Tensor, Shares]:
         """Share of the mean over samples of the mean over their pairs, and of what the pairs are judged by."""
-        pairs, weights = self._pairs(scored)
+        rows = self._rows(scored, self.objective.terms)
+        pairs, weights = self._pairs(scored, rows), self._weights(scored)
         result = self.objective.pair_losses(pairs)
         measures = {
             "margin": pairs.delta_chosen - pairs.delta_rejected,
             "accuracy": (pairs.delta_chosen > pairs.delta_rejected).float(),
             "delta_chosen": pairs.delta_chosen,
             "delta_rejected": pairs.delta_rejected,
-            "mean_logp_rejected": pairs.policy_rejected / pairs.rejected_lengths,
+            "mean_logp_rejected": pairs.policy["rejected"] / pairs.lengths["rejected"],
             **result.measures,
+            **_in_bins(result.histograms),
         }
         logged = {name: (values.detach() * weights).sum() for name, values in measures.items()}
-        return (result.losses * weights).sum(), logged
+        share = (result.losses * self._importance(scored) * weights).sum()
+        return share, logged | gradient_shares(share, scored.scores, self._roles(scored))
 
-    def finish(self, means: dict[str, float], state: Mapping[str, float]) -> Mapping[str, float]:
-        """Nothing to update."""
-        return state
+    def _pairs(self, scored: Scored, rows: Mapping[Term, Tensor]) -> Pairs:
+        """All pairs of the micro-batch. Shapes (P,)."""
+        policy = {term: scored.scores.logps.index_select(0, index) for term, index in rows.items()}
+        lengths = {term: scored.scores.lengths.index_select(0, index) for term, index in rows.items()}
+        if scored.still is not None:
+            for term, index in self._rows(scored, self.objective.still_terms).items():
+                policy[term] = scored.still.logps.index_select(0, index)
+                lengths[term] = scored.still.lengths.index_select(0, index)
+        device = scored.scores.lengths.device
+        entries = [(self.reference[sample.id], len(sample.rejected)) for sample in scored.samples]
+        reference = {term: [value for entry, pairs in entries for value in entry.of(term, pairs)] for term in rows}
+        return Pairs(policy, {term: sent(values, device) for term, values in reference.items()}, lengths)
 
-    def _pairs(self, scored: Scored) -> tuple[Pairs, Tensor]:
-        """All pairs of the micro-batch and their weights in the global mean. Shapes (P,)."""
-        samples = scored.samples
-        device = scored.logps.device
-        chosen, rejected = (sent(rows, device) for rows in _pair_rows(samples))
-        reference = [self.reference[sample.id] for sample in samples]
-        reference_chosen = [entry.chosen for entry in reference for _ in entry.rejected]
-        reference_rejected = [value for entry in reference for value in entry.rejected]
-        pairs = Pairs(
-            policy_chosen=scored.logps[chosen],
-            policy_rejected=scored.logps[rejected],
-            reference_chosen=sent(reference_chosen, device),
-            reference_rejected=sent(reference_rejected, device),
-            rejected_lengths=scored.lengths[rejected],
-        )
+    def _rows(self, scored: Scored, terms: Sequence[Term]) -> dict[Term, Tensor]:
+        """Which response is each term's of each pair. Shapes (P,)."""
+        device = scored.scores.lengths.device
+        return {term: sent(rows, device).long() for term, rows in rows_of(scored.samples, terms).items()}
+
+    def _roles(self, scored: Scored) -> dict[str, Tensor]:
+        """Which responses are whose, each once, under the whole image."""
+        rows = rows_of(scored.samples, self.objective.terms)
+        device = scored.scores.lengths.device
+        return {term: sent(sorted(set(own)), device).long() for term, own in rows.items() if "|" not in term}
+
+    def _weights(self, scored: Scored) -> Tensor:
+        """Of each pair in the global mean over samples of the mean over their pairs. Shape (P,)."""
         shares = [
             weight / (len(sample.rejected) * len(scored.batch))
-            for sample, weight in zip(samples, scored.weights, strict=True)
+            for sample, weight in zip(scored.samples, scored.weights, strict=True)
             for _ in sample.rejected
         ]
-        return pairs, sent(shares, device)
+        return sent(shares, scored.scores.lengths.device)
+
+    def _importance(self, scored: Scored) -> Tensor:
+        """What the objective makes of the scored sentences of each rejected response. Shape (P,)."""
+        weights = [
+            self.objective.pair_weight([(sentence.score, sentence.image_error) for sentence in sentences])
+            for sample in scored.samples
+            for sentences in sample.scores or [()] * len(sample.rejected)
+        ]
+        return sent(weights, scored.scores.lengths.device)
 
 
-def _pair_rows(samples: Sequence[Sample]) -> tuple[list[int], list[int]]:
-    """Row of the chosen and row of the rejected response of each pair."""
-    chosen, rejected = [], []
-    row = 0
-    for sample in samples:
-        for offset in range(1, len(sample.rejected) + 1):
-            chosen.append(row)
-            rejected.append(row + offset)
-        row += 1 + len(sample.rejected)
-    return chosen, rejected
+def _in_bins(histograms: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`w_c` -> `w_c_from_0.0`, ...: 1 for values in that tenth of [0, 1]. Shapes (P,)."""
+    bins: dict[str, Tensor] = {}
+    for name, values in histograms.items():
+        places = (values * BINS).floor().clamp(0, BINS - 1)
+        bins |= {f"{name}_from_{place / BINS:.1f}": (places == place).to(values.dtype) for place in range(BINS)}
+    return bins

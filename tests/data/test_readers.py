@@ -20,10 +20,11 @@ from cwdpo.data import pairs
 from cwdpo.data.karpathy import read_karpathy
 from cwdpo.data.pairs import PairsSpec
 from cwdpo.data.preferences import read_preferences
-from cwdpo.data.records import Record, Rejected, read_records
+from cwdpo.data.records import Record, Rejected, SentenceScore, read_records
 from cwdpo.data.sources import Demo, Karpathy, Preferences, data_digest, data_root
 
 PROMPT = "Describe the image briefly."
+REJECTED_KEYS = "text, source, grade, revised, dialogue, scores"
 
 
 def image(split: str = "train", number: int = 1, captions: int = 5, **changes: Any) -> dict[str, Any]:
@@ -58,6 +59,15 @@ def row(number: int = 1, **changes: Any) -> dict[str, Any]:
     """A preference record; a change to None removes the key."""
     entry = {"image": f"{number}.jpg", "prompt": "What?", "chosen": "A red ball.", "rejected": "A blue ball."}
     return {key: value for key, value in {**entry, **changes}.items() if value is not None}
+
+
+def wrong(**extras: Any) -> dict[str, Any]:
+    """A preference record whose second rejected response, a blue ball, comes with `extras`."""
+    return row(rejected=["A cat.", {"text": "A blue ball.", **extras}])
+
+
+def score(value: Any, image_error: Any = False) -> dict[str, Any]:
+    return {"score": value, "image_error": image_error}
 
 
 # ---- Karpathy
@@ -190,6 +200,22 @@ def test_forms_of_rejected(tmp_path: Path, rejected: Any, expected: list[tuple[s
     assert record.rejected == tuple(Rejected(*item) for item in expected)
 
 
+def test_what_a_rejected_response_may_come_with_is_read(tmp_path: Path) -> None:
+    dialogue = [[" Is it  blue? ", "No, it is red."], {"question": "Is it red?", "answer": "Yes."}]
+    (record,) = preferences(
+        tmp_path, wrong(revised="A red  ball.", dialogue=dialogue, scores=[score(1, True), score(4)])
+    )
+    plain, rich = record.rejected
+    assert plain == Rejected("A cat.", "dataset")
+    assert rich == Rejected(
+        "A blue ball.",
+        "dataset",
+        revised="A red ball.",  # equal to the chosen response: that is what a correction may lead to
+        dialogue=(("Is it blue?", "No, it is red."), ("Is it red?", "Yes.")),
+        scores=(SentenceScore(1, True), SentenceScore(4, False)),
+    )
+
+
 def test_empty_lines_count_but_hold_nothing(tmp_path: Path) -> None:
     records = preferences(tmp_path, row(1), "", "   ", row(2, image="1.jpg"))
     assert [record.id for record in records] == ["1.jpg#1", "1.jpg#4"]
@@ -216,11 +242,32 @@ def test_only_a_newline_ends_a_line(tmp_path: Path) -> None:
         (row(chosen=5), "line 17, chosen: expected text, found int"),
         (row(prompt=""), "line 17, prompt: the text is empty"),
         (row(rejected=""), "line 17, rejected: the text is empty"),
-        (row(rejected=["fine", ""]), "line 17, rejected: the text is empty"),
-        (row(rejected={"txt": "x"}), "rejected: expected the keys text, source, grade; found ['txt']"),
-        (row(rejected=[{"text": "x", "mark": 1}]), "expected the keys text, source, grade; found ['mark', 'text']"),
+        (row(rejected=["fine", ""]), "line 17, rejected[1]: the text is empty"),
+        (row(rejected={"txt": "x"}), f"line 17, rejected: expected the keys {REJECTED_KEYS}; found ['txt']"),
+        (row(rejected=[{"text": "x", "mark": 1}]), f"expected the keys {REJECTED_KEYS}; found ['mark', 'text']"),
         (row(rejected=" A red \n ball."), "chosen and rejected are equal ('A red ball.')"),
-        (row(rejected=["A cat.", "A red ball."]), "chosen and rejected are equal ('A red ball.')"),
+        (row(rejected=["A cat.", "A red ball."]), "rejected[1]: chosen and rejected are equal ('A red ball.')"),
+        (wrong(revised="  A blue\n ball. "), "[1].revised: revised and rejected are equal ('A blue ball.')"),
+        (wrong(revised=" "), "line 17, rejected[1].revised: the text is empty"),
+        (wrong(revised=None), "line 17, rejected[1].revised: expected text, found NoneType"),
+        (wrong(dialogue=[]), "line 17, rejected[1].dialogue: expected a non-empty list, found []"),
+        (wrong(dialogue="Why?"), "line 17, rejected[1].dialogue: expected a non-empty list, found 'Why?'"),
+        (
+            wrong(dialogue=[["Is it blue?", "No."], ["Why?"]]),
+            "[1].dialogue[1]: expected [question, answer] or the keys",
+        ),
+        (wrong(dialogue=[{"question": "Why?"}]), "[1].dialogue[0]: expected [question, answer] or the keys"),
+        (wrong(dialogue=["No"]), "question, answer; found 'No'"),
+        (wrong(dialogue=[["", "No."]]), "line 17, rejected[1].dialogue[0], question: the text is empty"),
+        (wrong(dialogue=[["Is it blue?", 0]]), "rejected[1].dialogue[0], answer: expected text, found int"),
+        (wrong(scores=[]), "line 17, rejected[1].scores: expected a non-empty list, found []"),
+        (wrong(scores=[3]), "rejected[1].scores[0]: expected the keys score, image_error; found 3"),
+        (wrong(scores=[{"score": 3}]), "[1].scores[0]: expected the keys score, image_error; found {'score': 3}"),
+        (wrong(scores=[score(4), score(5)]), "line 17, rejected[1].scores[1].score: expected 1, 2, 3 or 4; found 5"),
+        (wrong(scores=[score(0)]), "rejected[1].scores[0].score: expected 1, 2, 3 or 4; found 0"),
+        (wrong(scores=[score(True)]), "rejected[1].scores[0].score: expected 1, 2, 3 or 4; found True"),
+        (wrong(scores=[score(2.0)]), "rejected[1].scores[0].score: expected 1, 2, 3 or 4; found 2.0"),
+        (wrong(scores=[score(1, "yes")]), "[1].scores[0].image_error: expected true or false; found 'yes'"),
         (row(references=[]), "line 17, references: expected a non-empty list of texts"),
         (row(references="A ball."), "line 17, references: expected a non-empty list of texts"),
         (row(split="tests"), "line 17, split: unknown split 'tests'; did you mean 'test'? valid: test, train, val"),

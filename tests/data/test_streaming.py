@@ -94,7 +94,7 @@ def an_epoch(folder: Path) -> object:
     reference = load_reference(folder, samples)
     order = DataOrder(samples, 64, seed=0, one_per_image=True)
     for step in range(order.steps_per_epoch):
-        assert all(len(reference[sample.id].rejected) == 2 for sample in order.batch(step))
+        assert all(len(reference[sample.id].terms["rejected"]) == 2 for sample in order.batch(step))
     return samples, reference, order
 
 
@@ -197,7 +197,7 @@ def test_ids_that_share_a_hash_are_told_apart(tmp_path: Path, monkeypatch: pytes
     samples = load_samples(tmp_path, tmp_path, "stage2", paired=True)
     assert [(sample.id, len(sample.rejected)) for sample in samples] == [("1#0", 1), ("2#0", 2), ("3#0", 3)]
     reference = load_reference(tmp_path, samples)
-    assert reference["2#0"] == ReferenceLogps(-1.5, (-2.5, -2.5))
+    assert reference["2#0"] == ReferenceLogps({"chosen": (-1.5,), "rejected": (-2.5, -2.5)})
     with pytest.raises(KeyError):
         reference["0#0"]
 

@@ -37,6 +37,23 @@ def test_grid_parses(path: Path) -> None:
     assert grid.description
 
 
+@pytest.mark.parametrize("path", shipped("configs/methods"), ids=lambda path: path.stem)
+def test_method_parses_and_is_in_the_grid_of_all_methods(path: Path) -> None:
+    grid = load_grid("methods")
+    assert path.stem in {*grid.cases, *SAME_TRAINING}
+    content = read_yaml(path)
+    assert path.read_text().startswith("# "), "it says first which row of which table it is"
+    for stage in ("stage1", "stage2"):
+        objective = (content.get(stage) or {}).get("objective")
+        if objective:  # what is printed or chosen is written down, not left to a default that may move
+            cell = next(cell for cell in grid.cells if cell.case == SAME_TRAINING.get(path.stem, path.stem))
+            assert set(objective) >= set(getattr(cell.experiment, stage).objective.canonical()) - {"reduction"}
+
+
+SAME_TRAINING = {"wo_cw_dpo": "sft_c"}
+"""Methods that are another one under the name of the table."""
+
+
 @pytest.mark.parametrize("path", shipped("configs/clusters"), ids=lambda path: path.stem)
 def test_cluster_parses(path: Path) -> None:
     assert load_cluster(str(path)).kind == ("local" if path.stem == "local" else "slurm")
@@ -52,9 +69,9 @@ def test_no_yaml_is_left_out() -> None:
     tracked = subprocess.run(
         ["git", "ls-files", "*.yaml", "*.yml"], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    covered = {"configs/grids", "configs/clusters", "configs/models", "configs/assets", "tests/grids"}
+    covered = {"configs/grids", "configs/clusters", "configs/models", "configs/assets", "configs/methods", "tests/grids"}
     others = {name for name in tracked.stdout.split() if str(Path(name).parent) not in covered}
-    assert others == {"cwdpo/negatives/lexicon.yaml"}, "a new YAML file needs a test that parses it"
+    assert others == {"cwdpo/negatives/lexicon.yaml", "cwdpo/negatives/codebook.yaml"}, "a new YAML file needs a test that parses it"
 
 
 @pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)#]+)\)", README))))

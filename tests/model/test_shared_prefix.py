@@ -18,7 +18,7 @@ from cwdpo.data import layout
 from cwdpo.data.encoding import Collator, Group
 from cwdpo.data.layout import ResponseBatch, pack, separate_rows, shared_rows
 from cwdpo.data.samples import Sample
-from cwdpo.model import head
+from cwdpo.model import tokens
 from cwdpo.model.attention import splits_prefixes
 from cwdpo.model.config import FullTuning, Lora, Policy
 from cwdpo.model.load import load_model, load_policy_processor, trainable_policy
@@ -104,7 +104,7 @@ def test_log_probabilities_are_those_of_separate_rows(family: Family, way: Way, 
 def test_gradients_are_those_of_separate_rows(
     family: Family, way: Way, tuning: Lora | FullTuning, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(head, "CHUNK_ELEMENTS", 5 * 300)  # several chunks, the last one not full
+    monkeypatch.setattr(tokens, "CHUNK_ELEMENTS", 5 * 300)  # several chunks, the last one not full
     groups = family.groups()
     expected, found = (gradients(family, tuning, how, groups) for how in (PLAIN, way))
     assert expected.keys() == found.keys()
@@ -192,55 +192,3 @@ def test_groups_share_a_row_only_where_there_is_room() -> None:
     assert pack([5, 5]) == [[0], [1]]
     assert pack([5, 5, 1], width=10) == [[0, 1], [2]]
     assert pack([7], width=3) == [[0]]
-
-
-def test_a_sure_token_is_never_more_than_sure() -> None:
-    """Token and normalizer come from the same rounding: bf16 must not give log-probabilities above 0."""
-    generator = torch.Generator().manual_seed(0)
-    hidden = (torch.randn(40, 64, generator=generator) * 4).bfloat16()
-    weight = torch.randn(300, 64, generator=generator).bfloat16()
-    values = head.token_logps(hidden, weight, None, (hidden @ weight.T).argmax(1))
-    assert float(values.max()) <= 0
-
-
-@pytest.mark.parametrize("trained", [False, True], ids=["frozen", "trained"])
-@pytest.mark.parametrize("biased", [False, True], ids=["no bias", "bias"])
-@pytest.mark.parametrize("sure", [0.0, 3.0, 9.0])
-def test_in_bf16_the_gradient_is_as_good_as_autograds(
-    trained: bool, biased: bool, sure: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Against float64, also where a token is so likely that 1 - p drowns in the rounding of p; in several chunks."""
-    monkeypatch.setattr(head, "CHUNK_ELEMENTS", 7 * 500)
-    generator = torch.Generator().manual_seed(0)
-    weight = (torch.randn(500, 64, generator=generator) * 0.3 + 0.5).bfloat16()  # rows of real heads share a mean, too
-    tokens = torch.randint(500, (30,), generator=generator)
-    towards = weight[tokens].float() - weight.float().mean(0)
-    hidden = (
-        torch.randn(30, 64, generator=generator) * 0.5 + sure * towards / towards.norm(dim=1, keepdim=True) * 2
-    ).bfloat16()
-    bias = torch.randn(500, generator=generator).bfloat16() if biased else None
-    exact, plain, found = (
-        slopes(how, hidden, weight, bias, tokens, trained, dtype)
-        for how, dtype in (("plain", torch.float64), ("plain", torch.bfloat16), ("ours", torch.bfloat16))
-    )
-    for ours, theirs, true in zip(found, plain, exact, strict=True):
-        norm = float(true.norm())
-        assert float((ours.double() - true).norm()) / norm < 1.3 * float((theirs.double() - true).norm()) / norm + 2e-3
-
-
-def slopes(
-    how: str, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, tokens: torch.Tensor,
-    trained: bool, dtype: torch.dtype,
-) -> list[torch.Tensor]:  # fmt: skip
-    """Gradients in the hidden states, and in a trained head's parameters."""
-    hidden, weight = hidden.to(dtype).requires_grad_(), weight.to(dtype).requires_grad_(trained)
-    bias = None if bias is None else bias.to(dtype).requires_grad_(trained)
-    if how == "ours":
-        logps = head.token_logps(hidden, weight, bias, tokens)
-    else:
-        logits = torch.nn.functional.linear(hidden, weight, bias)
-        logits = logits if dtype == torch.float64 else logits.float()
-        logps = logits.log_softmax(1).gather(1, tokens[:, None])[:, 0]
-    (logps * torch.linspace(-1.0, 2.0, len(tokens)).to(logps.dtype)).sum().backward()
-    wanted = [hidden, weight, bias] if trained else [hidden]
-    return [tensor.grad for tensor in wanted if tensor is not None and tensor.grad is not None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -38,6 +39,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def example(collator: Collator, sample: Sample) -> Group:
+    return collator.group(sample, [sample.chosen, *sample.rejected])
+
+
 class Trial:
     """A model to choose for, and what was said of the choice."""
 
@@ -51,10 +56,7 @@ class Trial:
         )  # fmt: skip
 
     def choose(self, samples: list[Sample] = SAMPLES) -> Scorer:
-        def responses(sample: Sample) -> list[str]:
-            return [sample.chosen, *sample.rejected]
-
-        return choose_scorer(self.context, self.model, self.collator, samples, responses, "float32")
+        return choose_scorer(self.context, self.model, self.collator, samples, example, "float32")
 
 
 def test_a_model_that_can_shares_prefixes_and_reads_its_head_in_chunks(folder: Path) -> None:
@@ -147,7 +149,7 @@ def test_a_run_goes_on_in_the_way_it_began(folder: Path, tmp_path: Path, monkeyp
 def test_the_trial_is_held_on_prefixes_of_different_lengths(folder: Path) -> None:
     trial = Trial(folder)
     few = [Sample(str(number), "", "a.png", "Describe the image.", "a", ("red",)) for number in range(5)]
-    groups = _trial_groups(trial.collator, [*few, SAMPLES[2]], lambda sample: [sample.chosen, *sample.rejected])
+    groups = _trial_groups(partial(example, trial.collator), [*few, SAMPLES[2]])
     assert groups[0].prefix_length != groups[1].prefix_length
 
 

@@ -13,12 +13,13 @@ from cwdpo.base.config import validate
 from cwdpo.base.context import StageContext
 from cwdpo.base.errors import ConfigError, DataError
 from cwdpo.base.runtime import Execution, Rank
-from cwdpo.data.records import Record, Rejected, write_records
+from cwdpo.data.records import Record, Rejected, SentenceScore, write_records
 from cwdpo.data.samples import load_samples
-from cwdpo.negatives import stage
+from cwdpo.negatives import makers, stage
 from cwdpo.negatives.dataset import Dataset
 from cwdpo.negatives.rule import Perturb
 from cwdpo.negatives.stage import NegativesSpec
+from cwdpo.objectives.supply import SUPPLIES
 
 BALL = "A red ball on a table."
 
@@ -118,6 +119,73 @@ def test_edits_follow_the_seed_and_the_record() -> None:
     assert texts(Perturb(source="perturb", seed=1).reject(records[5:6])) == one[5:6]  # whatever else is there
 
 
+def test_other_references_are_edited_and_are_the_revised_answer() -> None:
+    references = ["A green cup on a bed.", "Two dogs in a car.", BALL]
+    records = [record(f"{number}#0", references=references) for number in range(40)]
+    made = [item for (item,) in Perturb(source="perturb", of="reference").reject(records)]
+    assert {item.revised for item in made} == {"A green cup on a bed.", "Two dogs in a car."}
+    for item in made:
+        assert item.revised is not None
+        assert item.text not in (item.revised, BALL)
+        common = set(item.text.lower().split()) & set(item.revised.lower().split())
+        assert len(common) >= len(item.revised.split()) - 2, "an edit of that reference"
+
+
+def test_a_single_reference_gives_nothing_to_edit_beside_the_chosen() -> None:
+    records = [record("1#0"), record("2#0", references=[BALL, BALL]), record("3#0", references=["Lorem ipsum."])]
+    assert texts(Perturb(source="perturb", of="reference").reject(records)) == [[], [], []]
+
+
+def test_where_one_reference_has_too_few_edits_the_next_one_is_edited() -> None:
+    one = record("1#0", references=["Lorem ipsum.", "A dog sees three cups."])
+    (items,) = Perturb(source="perturb", of="reference", kinds=("count",), count=9).reject([one])
+    assert {item.revised for item in items} == {"A dog sees three cups."}
+    both = record("1#0", references=["There are four cups.", "A dog sees three cups."])
+    (items,) = Perturb(source="perturb", of="reference", kinds=("count",), count=50).reject([both])
+    assert {item.revised for item in items} == {"There are four cups.", "A dog sees three cups."}
+
+
+def test_the_drawn_reference_follows_the_seed_and_the_record() -> None:
+    references = [f"A red ball near {number} cups." for number in range(2, 7)]
+    records = [record(f"{number}#0", references=references) for number in range(20)]
+    one, again, other = (
+        [item.revised for (item,) in Perturb(source="perturb", of="reference", seed=seed).reject(records)]
+        for seed in (1, 1, 2)
+    )
+    assert one == again != other
+    assert len(set(one)) > 2
+
+
+def test_edits_of_the_chosen_caption_come_with_nothing() -> None:
+    (items,) = Perturb(source="perturb", count=3).reject([record("1#0", references=["A green cup on a bed."])])
+    assert [item.supplies for item in items] == [frozenset()] * 3
+
+
+# ---- what sources provide
+
+
+@pytest.mark.parametrize(
+    ("negatives", "expected"),
+    [
+        ({"source": "dataset"}, {"revised"}),
+        ({"source": "perturb"}, set()),
+        ({"source": "perturb", "of": "reference"}, {"revised"}),
+        ({"source": "corrective", "of": {"source": "perturb"}}, {"dialogue"}),
+        ({"source": "corrective", "of": {"source": "perturb", "of": "reference"}}, {"revised", "dialogue"}),
+        ({"source": "corrective", "of": {"source": "dataset"}}, {"revised", "dialogue"}),
+    ],
+)
+def test_what_a_source_provides_is_known_from_its_settings(negatives: Any, expected: set[str]) -> None:
+    spec = validate(NegativesSpec, {"negatives": negatives, "portion": "stage1"}, "x")
+    assert spec.negatives.provides(frozenset({"revised"})) == expected
+
+
+def test_every_supply_has_sources_that_make_it() -> None:
+    assert makers("revised") == ["dataset where the data has them", "perturb with of: reference"]
+    assert makers("dialogue") == ["dataset where the data has them", "corrective"]
+    assert all(makers(supply) for supply in SUPPLIES)
+
+
 def test_wrong_settings_are_refused() -> None:
     for model, content, message in (
         (Dataset, {"source": "dataset", "count": 0}, r"count: Input should be greater than 0; found 0"),
@@ -131,11 +199,13 @@ def test_wrong_settings_are_refused() -> None:
 # ---- the stage
 
 
-def run(folder: Path, records: list[Record], negatives: Any, portion: Any = "stage1") -> tuple[list[Any], Any]:
+def run(
+    folder: Path, records: list[Record], negatives: Any, portion: Any = "stage1", **settings: Any
+) -> tuple[list[Any], Any]:
     """Rows and summary, as the stage writes them to `folder/out`."""
     (folder / "out").mkdir(parents=True)
     write_records(folder / "records.jsonl", records)
-    spec = validate(NegativesSpec, {"negatives": negatives, "portion": portion}, "x")
+    spec = validate(NegativesSpec, {"negatives": negatives, "portion": portion, **settings}, "x")
     nothing = lambda *_, **__: None  # noqa: E731
     out = folder / "out"
     stage.run(StageContext(spec, {"pairs": folder}, out, out, Rank(), Execution(), nothing, nothing))
@@ -197,6 +267,78 @@ def test_a_source_that_finds_nothing_is_refused_and_writes_nothing(tmp_path: Pat
     assert list((tmp_path / "out").iterdir()) == []
     with pytest.raises(DataError, match=r"^negatives 'dataset' found nothing for any of 0 records$"):
         run(tmp_path / "empty", [record("1#0")], {"source": "dataset"}, portion="stage2")
+
+
+def supplied(name: str, **rejected: str | None) -> Record:
+    """A record with a rejected response for each keyword, whose value is its revised answer."""
+    wrong = tuple(Rejected(text, "llm", revised=revised) for text, revised in rejected.items())
+    return Record(name, name[:-2], "1.jpg", "?", BALL, (BALL,), wrong, "train", "stage1")
+
+
+def test_what_a_rejected_response_comes_with_is_written(tmp_path: Path) -> None:
+    dialogue, scores = (("Is it?", "No."),), (SentenceScore(2, True),)
+    item = Rejected("Wrong.", "llm", "hard", "Right.", dialogue, scores)
+    one = Record("1#0", "1", "1.jpg", "?", BALL, (BALL,), (item, Rejected("x", "llm")), "train", "stage1")
+    ((row,), _) = run(tmp_path, [one], {"source": "dataset"})
+    assert row["rejected"] == [
+        {
+            "text": "Wrong.",
+            "source": "llm",
+            "grade": "hard",
+            "revised": "Right.",
+            "dialogue": [["Is it?", "No."]],
+            "scores": [{"score": 2, "image_error": True}],
+        },
+        {"text": "x", "source": "llm", "grade": None},
+    ]
+
+
+def test_what_lacks_something_required_is_dropped_and_counted(tmp_path: Path) -> None:
+    records = [supplied("1#0", Wrong="Right.", False_=None), supplied("2#0", Wrong=None), supplied("3#0", No="Yes.")]
+    rows, summary = run(tmp_path, records, {"source": "dataset"}, requires=["revised"])
+    assert [[item["text"] for item in row["rejected"]] for row in rows] == [["Wrong"], [], ["No"]]
+    assert (summary["negatives"], summary["without"], summary["lacking"]) == (2, 1, 2)
+    samples = load_samples(tmp_path, tmp_path / "out", "stage1", paired=True)
+    assert [sample.revised for sample in samples] == [("Right.",), ("Yes.",)]
+
+
+def test_one_that_lacks_nothing_is_kept_beside_its_twin_that_does(tmp_path: Path) -> None:
+    twins = (Rejected("Wrong.", "llm"), Rejected("Wrong.", "llm", revised="Right."))
+    one = Record("1#0", "1", "1.jpg", "?", BALL, (BALL,), twins, "train", "stage1")
+    ((row,), summary) = run(tmp_path, [one], {"source": "dataset"}, requires=["revised"])
+    assert [item["revised"] for item in row["rejected"]] == ["Right."]
+    assert (summary["lacking"], summary["repeated"]) == (1, 0)
+
+
+def test_lacking_is_only_counted_where_something_is_required(tmp_path: Path) -> None:
+    records = [supplied("1#0", Wrong="Right.")]
+    assert "lacking" not in run(tmp_path / "a", records, {"source": "dataset"})[1]
+    assert run(tmp_path / "b", records, {"source": "dataset"}, requires=["revised"])[1]["lacking"] == 0
+
+
+def test_where_all_lack_what_is_required_the_sources_that_make_it_are_named(tmp_path: Path) -> None:
+    records = [supplied("1#0", Wrong="Right.", False_=None)]
+    with pytest.raises(DataError) as caught:
+        run(tmp_path, records, {"source": "dataset"}, requires=["revised", "dialogue"])
+    assert str(caught.value) == (
+        "negatives 'dataset' found nothing for any of 1 records; "
+        "2 rejected responses were left out, for training needs "
+        f"{SUPPLIES['revised']} (from dataset where the data has them, perturb with of: reference) and "
+        f"{SUPPLIES['dialogue']} (from dataset where the data has them, corrective)"
+    )
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_requirement_is_part_of_the_identity_and_none_is_not() -> None:
+    def canonical(**settings: Any) -> dict[str, Any]:
+        content = {"negatives": {"source": "perturb"}, "portion": "stage1", **settings}
+        return validate(NegativesSpec, content, "x").canonical()
+
+    plain = {"negatives": {"source": "perturb", "count": 1, "seed": 0}, "portion": "stage1"}
+    assert canonical() == canonical(requires=[]) == plain
+    assert canonical(requires=["revised"]) == {**plain, "requires": ["revised"]}
+    with pytest.raises(ConfigError, match=r"requires\.0: Input should be 'revised' or 'dialogue'; found 'dialog'"):
+        canonical(requires=["dialog"])
 
 
 def test_the_stage_writes_the_same_bytes_twice(tmp_path: Path) -> None:

@@ -22,7 +22,8 @@ def samples(count: int) -> list[Sample]:
 
 def member(length: int, name: str = "", weight: float = 1.0) -> Member:
     """A sample whose prefix takes all but two of its tokens."""
-    return Member(Sample(name, "", "", "", ""), Group({"input_ids": torch.zeros(1, length - 2)}, ((0, 0),)), weight)
+    group = Group({"input_ids": torch.zeros(1, length - 2)}, ((0, 0),))
+    return Member(Sample(name, "", "", "", ""), [group], weight=weight)
 
 
 def tokens(groups: Sequence[Group]) -> int:
@@ -35,7 +36,7 @@ def cut_by(members: list[Member], most: int, budget: int | None = None) -> list[
 
 
 def lengths(parts: list[list[Member]]) -> list[list[int]]:
-    return [[member.group.length for member in part] for part in parts]
+    return [[member.length for member in part] for part in parts]
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4, 8])

@@ -1,0 +1,133 @@
+"""What a user writes about Stage 1 and Stage 2, and what of it does not fit together."""
+
+from __future__ import annotations
+
+from pydantic import model_validator
+
+from cwdpo.base.config import Config
+from cwdpo.negatives import Negatives, makers
+from cwdpo.objectives import PreferenceObjective, Sft, SftRevised, SupervisedObjective
+from cwdpo.objectives.online import Online
+from cwdpo.objectives.preference import Preference
+from cwdpo.objectives.supervised import Supervised
+from cwdpo.objectives.supply import SUPPLIES, Supply
+from cwdpo.train.config import Optimization, Rollouts
+
+
+class Stage1(Config):
+    """Supervised training on the Stage-1 share of the images."""
+
+    objective: SupervisedObjective = Sft()
+    """What is minimised."""
+    negatives: Negatives | None = None
+    """Where rejected responses come from; needed by objectives that use them."""
+    optimization: Optimization = Optimization(learning_rate=1e-5)
+    """Batch, schedule, optimizer."""
+
+    @model_validator(mode="after")
+    def _negatives_where_needed(self) -> Stage1:
+        _check_negatives("stage1", self.objective, self.negatives)
+        return self
+
+    @property
+    def uses_rejected(self) -> bool:
+        """True when rejected responses are needed."""
+        return self.objective.uses_rejected
+
+    @property
+    def requires(self) -> tuple[Supply, ...]:
+        """What every rejected response must come with."""
+        return tuple(sorted(self.objective.requires))
+
+
+class SftPhase(Config):
+    """Supervised training on Stage 2's own pairs, before its preference phase and its reference."""
+
+    objective: SupervisedObjective = SftRevised()
+    """What is minimised."""
+    optimization: Optimization = Optimization(epochs=2.0, learning_rate=1e-5)
+    """Batch, schedule, optimizer; the learning rate of OPA-DPO's phase is not printed."""
+
+    @model_validator(mode="after")
+    def _accumulates(self) -> SftPhase:
+        if self.objective.needs_batch_mean:
+            raise ValueError("objective.constraint_estimate: current_batch is for stage1 only; use previous_step")
+        return self
+
+
+class Stage2(Config):
+    """Preference training on the rest, from Stage 1's result (or from the model itself without a Stage 1)."""
+
+    objective: PreferenceObjective
+    """What is minimised."""
+    negatives: Negatives | None = None
+    """Where rejected responses come from; needed by objectives that use them."""
+    sft_phase: SftPhase | None = None
+    """Supervised training on the same pairs first, whose result the preference phase starts from, as for OPA-DPO."""
+    rollouts: Rollouts | None = None
+    """How grpo and ppo sample and judge responses; None takes the defaults for them."""
+    optimization: Optimization = Optimization(learning_rate=5e-6)
+    """Batch, schedule, optimizer."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Stage2:
+        _check_negatives("stage2", self.objective, self.negatives)
+        self._check_rollouts()
+        if self.sft_phase:
+            _check_negatives("stage2", self.sft_phase.objective, self.negatives)
+        if isinstance(self.objective, Supervised) and self.objective.needs_batch_mean:
+            raise ValueError("objective.constraint_estimate: current_batch is for stage1 only; use previous_step")
+        return self
+
+    def _check_rollouts(self) -> None:
+        """Raise `ValueError` where responses are given to an objective that samples them, or the other way round."""
+        name = self.objective.name
+        if not isinstance(self.objective, Online):
+            if self.rollouts:
+                raise ValueError(f"objective '{name}' samples nothing: leave out rollouts; they are for grpo and ppo")
+            return
+        for key in ("negatives", "sft_phase"):
+            if getattr(self, key) is not None:
+                raise ValueError(f"objective '{name}' samples its own responses and would not use {key}: leave it out")
+        prompts, batch_size = self.sampling and self.sampling.prompts, self.optimization.batch_size
+        if prompts and prompts < batch_size:
+            raise ValueError(f"rollouts.prompts: {prompts} do not fill one batch of {batch_size} (batch_size)")
+
+    @property
+    def sampling(self) -> Rollouts | None:
+        """How responses are sampled; None for an objective that samples none."""
+        return (self.rollouts or Rollouts()) if isinstance(self.objective, Online) else None
+
+    @property
+    def uses_rejected(self) -> bool:
+        """True when rejected responses are needed, in any of its phases."""
+        return self.objective.uses_rejected or (self.sft_phase is not None and self.sft_phase.objective.uses_rejected)
+
+    @property
+    def requires(self) -> tuple[Supply, ...]:
+        """What every rejected response must come with, for any of its phases."""
+        phase = self.sft_phase.objective.requires if self.sft_phase else frozenset()
+        return tuple(sorted(self.objective.requires | phase))
+
+
+def _check_negatives(stage: str, objective: Supervised | Preference | Online, negatives: Negatives | None) -> None:
+    """Raise `ValueError` where an objective needs rejected responses and there are none."""
+    if objective.uses_rejected and negatives is None:
+        raise ValueError(f"objective '{objective.name}' needs rejected responses: set {stage}.negatives")
+
+
+def lacking(stage: Stage1 | Stage2, by_data: frozenset[Supply]) -> str | None:
+    """What a stage's objective needs beside rejected responses and its negatives do not make; None where nothing lacks.
+
+    Args:
+        by_data: what the data's own rejected responses come with.
+    """
+    if stage.negatives is None:
+        return None
+    for supply in stage.requires:
+        if supply not in stage.negatives.provides(by_data):
+            return (
+                f"objective '{stage.objective.name}' needs {SUPPLIES[supply]}; negatives '{stage.negatives.source}', as"
+                f" set here, make none; sources that do: {', '.join(makers(supply))}"
+            )
+    return None
