@@ -10,7 +10,7 @@ WORKERS := 3
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-slurm test lint docs-check bench container container-cpu lock clean
+.PHONY: help setup demo demo-slurm test lint docs-check bench evidence container container-cpu lock clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ docs-check: setup  ## Every shipped YAML parses; every README link and command e
 bench: setup  ## Time what must be quick, beside others where there are any; writes tests/perf/results (about an hour)
 	@# bench_gpu.py is for a machine with a GPU: python tests/perf/bench_gpu.py --size 7b
 	@for file in $(filter-out %/bench_gpu.py,$(wildcard tests/perf/bench_*.py)); do $(BIN)/python $$file || exit 1; done
+
+evidence: setup  ## Train every method on the demo world, three seeds; writes tests/evidence/results (about half an hour)
+	$(BIN)/python tests/evidence/methods.py
 
 container:  ## The image for the cluster, in containers/build/ (IMAGE=file elsewhere, SIGN=1 signs it; about 65 GB of disk)
 	containers/build.sh cluster $(if $(IMAGE),--output "$(IMAGE)") $(if $(SIGN),--sign)

@@ -106,6 +106,8 @@ class NodeType(Config):
     """CPU cores of a node, as Slurm counts them."""
     memory_gb: Annotated[float, Field(ge=0)] = 0
     """Memory of a node that jobs may take; 0 leaves it to the site's default."""
+    gpu_memory_gb: Annotated[float, Field(ge=0)] = 0
+    """Memory of one GPU, in 10^9 bytes; with 0 `plan` does not say whether a second copy of a model fits."""
     gpu_type: str | None = None
     """Type in the GPU request, such as `a100`, where the site wants one."""
 
@@ -282,6 +284,15 @@ class SlurmCluster(Config):
 
 
 Cluster = LocalCluster | SlurmCluster
+
+
+def gpu_memory() -> int:
+    """Bytes of the smallest GPU of this machine; 0 where there is none."""
+    if not gpu_count() or not shutil.which("nvidia-smi"):
+        return 0
+    command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    listed = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    return min((int(text) for text in listed.stdout.split() if text.isdigit()), default=0) * 2**20
 
 
 def gpu_count() -> int:

@@ -16,6 +16,7 @@ from cwdpo.base.store import Artefact, Look, Store, lineage_of
 from cwdpo.experiment import Cell, Experiment, Grid
 from cwdpo.jobs.clusters import Cluster
 from cwdpo.jobs.containers.image import named
+from cwdpo.jobs.fit import check_copies
 from cwdpo.pipeline import Node, Wired, Wiring, in_order
 
 MISSING = Look("missing")
@@ -177,6 +178,7 @@ def check_ranks(grid: Grid, cluster: Cluster) -> None:
     for cell in grid.cells:
         _check_replicas(cell, cluster.ranks_of("generate"))
         _check_current_batch(cell, cluster.ranks_of("train"))
+    check_copies(grid, cluster)
 
 
 def _check_replicas(cell: Cell, ranks: int) -> None:

@@ -72,7 +72,7 @@ def made_by(file: str, packages: Sequence[str] = ()) -> str:
 def about(file: str, packages: Sequence[str] = ()) -> dict[str, Any]:
     """Command, commit, machine and versions, for JSON."""
     return {
-        "command": " ".join(["python", f"tests/perf/{Path(file).name}", *sys.argv[1:]]),
+        "command": " ".join(["python", str(Path(file).resolve().relative_to(REPO)), *sys.argv[1:]]),
         "commit": _commit(),
         "machine": _machine(),
         "versions": {name: version(name) for name in packages},

@@ -1,0 +1,99 @@
+"""Whether two copies of a model fit: online objectives under full training keep the policy they started from."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cwdpo.base.errors import ConfigError
+from cwdpo.experiment import Cell, Grid
+from cwdpo.jobs.clusters import Cluster, SlurmCluster, gpu_memory
+from cwdpo.model.config import Checkpoint, FullTuning, checkpoint_folder
+from cwdpo.objectives.online import Online
+
+GB = 10**9
+BYTES = {"bfloat16": 2, "float32": 4}
+
+GRADIENT = 4  # bytes a parameter: gradients are summed in float32
+ADAM = 8  # bytes a parameter: two moments in float32
+MASTER = 4  # bytes a parameter: weights in float32, where the model's are not
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes that each rank holds before the first activation.
+
+    Attributes:
+        policy: weights, gradients and optimizer of what is trained.
+        start: weights of the frozen copy.
+    """
+
+    policy: float
+    start: float
+
+    def text(self) -> str:
+        """In words."""
+        return f"{(self.policy + self.start) / GB:.0f} GB a rank ({self.start / GB:.0f} GB of it the frozen copy)"
+
+
+def check_copies(grid: Grid, cluster: Cluster) -> None:
+    """Raise `ConfigError` for full online training whose two copies do not fit into the memory of a rank.
+
+    Nothing is said where the profile does not tell a GPU's memory; activations and rollouts come on top.
+    """
+    for cell in grid.cells:
+        objective, model = _copied_by(cell), cell.experiment.model
+        if objective and isinstance(model, Checkpoint):
+            _check(cell, objective, checkpoint_folder(model), cluster)
+
+
+def _copied_by(cell: Cell) -> Online | None:
+    """The objective that keeps a second copy of all weights."""
+    objective = cell.experiment.stage2.objective if cell.experiment.stage2 else None
+    full = isinstance(cell.experiment.tuning, FullTuning)
+    return objective if full and isinstance(objective, Online) and objective.kl else None
+
+
+def _check(cell: Cell, objective: Online, folder: Path, cluster: Cluster) -> None:
+    ranks, execution = cluster.ranks_of("train"), cell.experiment.execution
+    need = two_copies(parameters(folder), BYTES[cell.experiment.model.dtype], execution.zero_stage, ranks)
+    room = memory_of_a_rank(cluster)
+    if room and need.policy + need.start > room:
+        raise ConfigError(
+            f"case '{cell.case}': {objective.name} with tuning full keeps the policy it started from as a second"
+            f" model, and both take {need.text()}, but a rank has {room / GB:.0f} GB"
+            f" (ZeRO {execution.zero_stage}, {ranks} ranks); use tuning lora, whose second copy is an adapter,"
+            " execution.zero_stage 3, more ranks, or stage2.objective.kl 0, which needs no copy"
+        )
+
+
+def two_copies(count: int, width: int, zero_stage: int, ranks: int) -> Need:
+    """What a rank holds of `count` parameters of `width` bytes under a ZeRO stage."""
+    optimizer = ADAM + (MASTER if width < MASTER else 0)
+    weights = width * count / (ranks if zero_stage == 3 else 1)
+    gradients = GRADIENT * count / (ranks if zero_stage >= 2 else 1)
+    return Need(weights + gradients + optimizer * count / (ranks if zero_stage >= 1 else 1), weights)
+
+
+def memory_of_a_rank(cluster: Cluster) -> float:
+    """Bytes that weights can take on one rank; 0 where nobody knows."""
+    if isinstance(cluster, SlurmCluster):
+        return cluster.node.gpu_memory_gb * GB
+    host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / cluster.ranks_of("train")
+    return gpu_memory() or host
+
+
+def parameters(folder: Path) -> int:
+    """Numbers in the weights of a model folder, from the headers of its shards."""
+    return sum(math.prod(entry["shape"]) for path in folder.glob("*.safetensors") for entry in _tensors(path))
+
+
+def _tensors(path: Path) -> Iterator[dict[str, Any]]:
+    with open(path, "rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    yield from (entry for name, entry in header.items() if name != "__metadata__")
