@@ -22,9 +22,8 @@ from cwdpo.base.runtime import Execution
 from cwdpo.data.sources import DataSource
 from cwdpo.evaluate.benchmarks import Benchmark
 from cwdpo.model.config import Lora, ModelSource, Tuning
-from cwdpo.objectives import Nsft
 from cwdpo.train.engine import check_precision
-from cwdpo.train.settings import Stage1, Stage2, lacking
+from cwdpo.train.settings import Stage1, Stage2, lacking, read_beside_the_start
 
 
 class Experiment(Config):
@@ -66,9 +65,12 @@ class Experiment(Config):
             fault = lacking(stage, self.data.may_supply) if stage else None
             if fault:
                 raise ValueError(f"{name}: {fault}")
-            objective = stage.objective if stage else None
-            if isinstance(objective, Nsft) and objective.kl and not isinstance(self.tuning, Lora):
-                raise ValueError(f"{name}.objective.kl: is taken to a frozen second adapter, so it needs tuning lora")
+            compared = read_beside_the_start(stage) if stage else None
+            if compared and not isinstance(self.tuning, Lora):
+                raise ValueError(
+                    f"{name}: the KL divergence of objective '{compared}' is taken to a frozen second adapter, so it"
+                    " needs tuning lora"
+                )
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,12 @@ class GridFile(Config):
     """Dotted key -> values; every case that has the stage of a key is run with every combination."""
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     """Repetitions."""
+
+    @model_validator(mode="after")
+    def _methods_in_cases(self) -> GridFile:
+        if "method" in self.axes:
+            raise ValueError("axes.method: methods belong to cases; write a case for each, such as dpo: {method: dpo}")
+        return self
 
     @model_validator(mode="after")
     def _distinct_seeds(self) -> GridFile:
@@ -184,11 +192,39 @@ def load_grid(name: str, overrides: Mapping[str, Any] | None = None) -> Grid:
     if "seeds" in changes:
         content["seeds"] = changes.pop("seeds")
     grid = validate(GridFile, content, str(path))
+    _check_base(grid, path)
     _check_used(grid, changes, "--set ", str(path))
     _check_used(grid, grid.overrides, f"{path}: overrides.", "it")
     cells = [cell for case in grid.cases for cell in _cells(grid, path, case, changes)]
     typed = [f"--grid {name}", *(f"--set {key}={canonical_json(value)}" for key, value in (overrides or {}).items())]
     return Grid(path.stem, " ".join(typed), grid.description, tuple(cells))
+
+
+def _check_base(grid: GridFile, path: Path) -> None:
+    """Raise `ConfigError` for a key of the base that all methods set otherwise, so that it has no effect."""
+    contents = [_content(grid, case) for case, changed in grid.cases.items() if "method" in {**grid.base, **changed}]
+    for stage in ("stage1", "stage2"):
+        for key, value in _leaves(grid.base.get(stage), stage):
+            if contents and not any(_at(content, key) == value for content in contents):
+                raise ConfigError(
+                    f"{path}: base.{key}: the method of every case sets it otherwise, so that {value!r} has no effect;"
+                    f" put it under `overrides` (`{key}: {value!r}`) to have it in all of them"
+                )
+
+
+def _leaves(content: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Dotted key and value of everything in nested mappings that is none."""
+    if not isinstance(content, Mapping):
+        yield from [] if content is None else [(path, content)]
+        return
+    for key, value in content.items():
+        yield from _leaves(value, f"{path}.{key}")
+
+
+def _at(content: Any, key: str) -> Any:
+    for part in key.split("."):
+        content = content.get(part) if isinstance(content, Mapping) else None
+    return content
 
 
 def _cells(grid: GridFile, path: Path, case: str, overrides: Mapping[str, Any]) -> Iterator[Cell]:

@@ -4,6 +4,9 @@
       ^                     ^                                                            ^
     world (demo)         pretrain (demo)                      base, stage1 and stage2 are all generated from
 
+grpo and ppo sample their own responses: stage2 needs no negatives then and no reference, but for CIDEr-D as a reward
+frequencies (of n-grams, from pairs).
+
 Each stage is `(slice of the config, input artefacts, output folder) -> files`; stages meet only through files. `nodes`
 below wires one experiment; equal nodes of different experiments are one artefact, computed once.
 """
@@ -24,7 +27,7 @@ from cwdpo.base.store import Artefact, Store
 from cwdpo.data.demo_world import DemoWorld
 from cwdpo.data.frequencies import FrequenciesSpec
 from cwdpo.data.pairs import PairsSpec
-from cwdpo.data.preferences import first_supplies
+from cwdpo.data.preferences import supplies_of
 from cwdpo.data.sources import DataSource, Demo, Preferences, data_digest, data_root
 from cwdpo.evaluate.benchmarks import Benchmark
 from cwdpo.evaluate.generate import GenerateSpec
@@ -235,13 +238,12 @@ class Wiring:
         return {"negatives": self._node("negatives", spec, {"pairs": pairs}, experiment.execution)}
 
     def _check_supplies(self, data: DataSource, stage: Stage1 | Stage2) -> None:
-        """Raise `ConfigError` where the data's first rejected response already lacks what training needs."""
+        """Raise `ConfigError` where no rejected response of the data comes with what training needs."""
         if stage.requires and isinstance(data, Preferences):
             path = data_root(data) / data.annotations
-            where, found = self._once(("supplies", path), lambda: first_supplies(path))
-            fault = lacking(stage, found)
+            fault = lacking(stage, self._once(("supplies", path), lambda: supplies_of(path)))
             if fault:
-                raise ConfigError(f"{where}: {fault}")
+                raise ConfigError(f"{path}: {fault}")
 
     def _stage1(self, experiment: Experiment, inputs: Mapping[str, Any]) -> Node:
         stage = experiment.stage1
@@ -274,7 +276,7 @@ class Wiring:
     def _reference(self, experiment: Experiment, objective: Preference, inputs: Mapping[str, Any]) -> Node:
         """Log-probabilities under the policy that Stage 2 starts from."""
         policy = policy_of(experiment.model)
-        spec = ReferenceSpec(policy=policy, terms=objective.terms, hidden=objective.hidden)
+        spec = ReferenceSpec(policy=policy, terms=objective.terms, masked_share=objective.masked_share)
         return self._node("reference", spec, dict(inputs), experiment.execution)
 
     def _benchmark(self, experiment: Experiment, benchmark: Benchmark, inputs: Mapping[str, Any]) -> Node:

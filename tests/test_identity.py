@@ -96,7 +96,7 @@ def experiments(files: Path) -> dict[str, dict[str, Any]]:
         for name, uses_rejected in named(PreferenceObjective).items()
     }
     phased = {"opa_dpo with its phase": {"stage2": {**then["then opa_dpo"]["stage2"], **phase}}}
-    then["then ppo"]["stage2"]["rollouts"] = {}
+    then["then ppo"]["stage2"]["rollouts"] = {"prompts": 256}
     methods = {**first, **then, **phased}
     return {
         **{name: {"data": demo, "model": tiny, "seed": 1, **method} for name, method in methods.items()},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -142,20 +142,24 @@ class Collator:
         tokenizer = self.processor.tokenizer
         return [*tokenizer(text, add_special_tokens=False)["input_ids"], self.ends[0]]
 
-    def check_texts(self, samples: Iterable[Sample]) -> None:
+    def check_texts(self, samples: Iterable[Sample], kinds: Collection[str]) -> None:
         """Check every prompt and response against the context, counting an image as one token.
 
         A text that cannot fit must not end a run after hours.
+
+        Args:
+            kinds: what is scored beside the chosen response: `rejected`, `revised`, `dialogue`.
 
         Raises:
             DataError: as for `group`.
         """
         tokens = lru_cache(1024)(lambda prompt: len(self.processor.tokenizer(self._text(prompt))["input_ids"]))
         for sample in samples:
-            texts = (sample.chosen, *sample.rejected, *sample.revised)
+            beside = {"rejected": sample.rejected, "revised": sample.revised}
+            texts = [sample.chosen, *(text for kind in beside if kind in kinds for text in beside[kind])]
             longest = max(len(self.response_ids(text)) for text in texts)
             self._check_length(sample.id, tokens(sample.prompt), longest)
-            for turns in sample.dialogues:
+            for turns in sample.dialogues if "dialogue" in kinds else ():
                 self._check_length(sample.id, tokens(turns[0][0]), len(self._replies(turns)[0]))
 
     def _text(self, prompt: str) -> str:
@@ -171,6 +175,8 @@ class Collator:
             for role, text in (("user", "question"), ("assistant", said), ("user", question))
         ]
         text = str(self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
+        if said not in text:
+            raise ModelError("the chat template does not repeat earlier answers: dialogues cannot be trained on")
         after = text[text.index(said) + len(said) :]
         tokens: list[int] = self.processor.tokenizer(after, add_special_tokens=False)["input_ids"]
         return tokens[1:] if tokens[0] == self.ends[0] else tokens  # the end of the turn belongs to the answer
@@ -186,8 +192,8 @@ class Collator:
     def _encode_prefix(self, image: str, prompt: str, view: View) -> dict[str, Tensor]:
         text = self._text(prompt)
         picture = open_image(self.folder, image)
-        if view.hidden:
-            picture = masked(picture, view.hidden, image)
+        if view.masked:
+            picture = masked(picture, view.masked, image)
         begin = self.processor.tokenizer.bos_token
         written = bool(begin) and text.startswith(begin)  # by the template: the tokenizer must not add another
         encoded = self.processor(text=[text], images=[[picture]], return_tensors="pt", add_special_tokens=not written)

@@ -33,7 +33,8 @@ def run(context: StageContext) -> None:
         NotAvailable: Java is missing.
     """
     scorer = CiderD.from_references(_tokenised(open_records(context.inputs["pairs"] / "records.jsonl")))
-    rows = ({"ngram": " ".join(ngram), "images": count} for ngram, count in scorer.document_frequency.items())
+    ordered = sorted(scorer.document_frequency.items())
+    rows = ({"ngram": " ".join(ngram), "images": count} for ngram, count in ordered)
     files.write_jsonl(context.out / "frequencies.jsonl", rows)
     files.write_json(context.out / "summary.json", {"images": scorer.documents, "tokenizer": ptb.TOKENIZER})
 

@@ -52,14 +52,16 @@ def read_preferences(path: Path, prompt: str, stage1_share: float) -> list[Recor
     return records
 
 
-def first_supplies(path: Path) -> tuple[str, frozenset[Supply]]:
-    """Where the first rejected response of the file is, and what it comes with; an empty place where there is none."""
-    for _, where, row in _rows(path):
-        found = row.get("rejected") or []
-        for item in found if isinstance(found, list) else [found]:
-            keys = item if isinstance(item, dict) else {}
-            return where, frozenset(supply for supply in SUPPLIES if keys.get(supply))
-    return "", frozenset()
+def supplies_of(path: Path) -> frozenset[Supply]:
+    """What rejected responses of the training split come with, some of them at least."""
+    found: set[Supply] = set()
+    for _, _, row in _rows(path):
+        rejected = row.get("rejected") if row.get("split", "train") == "train" else None
+        for item in rejected if isinstance(rejected, list) else ():
+            found |= {supply for supply in SUPPLIES if isinstance(item, dict) and item.get(supply)}
+        if len(found) == len(SUPPLIES):
+            break
+    return frozenset(found)
 
 
 def _rows(path: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:

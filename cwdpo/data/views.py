@@ -13,16 +13,24 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+CELLS = 112
+"""Most cells along a side of the grid that is masked. Single pixels of a photograph would be averaged away when the
+processor scales it down; cells of this size are three pixels of a model that sees 336."""
+
+NOTHING = 1e-20
+"""What a blank image is made of: Idefics takes an image of exact zeros for padding, and leaves it out."""
+
+
 @dataclass(frozen=True)
 class View:
     """What is seen of an image.
 
     Attributes:
-        hidden: share of its pixels that show its mean colour instead, the same ones whenever it is opened.
+        masked: share of its cells that show its mean colour instead, the same ones whenever it is opened.
         blank: the model is given zeros, which is what the processor's normalisation makes of a mean image.
     """
 
-    hidden: float = 0.0
+    masked: float = 0.0
     blank: bool = False
 
 
@@ -31,17 +39,22 @@ BLANK = View(blank=True)
 
 
 def masked(picture: Image.Image, share: float, name: str) -> Image.Image:
-    """An RGB picture with a share of its pixels in its mean colour; which ones follows from `name` alone."""
+    """An RGB picture with a share of its cells in its mean colour; which ones follows from `name` and its shape."""
     import numpy as np
 
-    pixels = np.asarray(picture).copy()
-    height, width = pixels.shape[:2]
-    order = np.random.default_rng(seed_from("mask", name)).permutation(height * width)
-    hidden = order[: round(share * height * width)]
-    pixels.reshape(height * width, -1)[hidden] = pixels.mean((0, 1)).round()
+    pixels = np.array(picture)
+    sides = [min(CELLS, size) for size in pixels.shape[:2]]
+    hidden = np.zeros(sides[0] * sides[1], bool)
+    drawn = np.random.default_rng(seed_from("mask", name)).permutation(len(hidden))
+    hidden[drawn[: round(share * len(hidden))]] = True
+    row, column = (np.arange(size) * side // size for size, side in zip(pixels.shape, sides, strict=False))
+    pixels[hidden.reshape(sides)[row][:, column]] = pixels.mean((0, 1)).round()
     return Image.fromarray(pixels)
 
 
 def blanked(prefix: dict[str, Tensor]) -> dict[str, Tensor]:
-    """An encoded prefix whose pixels are zeros; what only says where they are stays."""
-    return {key: value.new_zeros(value.shape) if value.is_floating_point() else value for key, value in prefix.items()}
+    """An encoded prefix whose pixels are nothing; what only says where they are stays."""
+    return {
+        key: value.new_full(value.shape, NOTHING) if value.is_floating_point() else value
+        for key, value in prefix.items()
+    }

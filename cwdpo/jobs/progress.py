@@ -11,11 +11,19 @@ from cwdpo.base.store import Artefact, Store
 
 
 def saved_progress(artefact: Artefact) -> int:
-    """Step of the newest complete checkpoint, or the number of finished blocks; 0 where nothing is saved."""
+    """A number that grows with what is saved: the step of the newest complete checkpoint, or finished blocks; else 0."""
     checkpoints = artefact.partial / "checkpoints"
     steps = [int(path.name[5:]) for path in checkpoints.glob("step-*") if path.name[5:].isdigit() and _whole(path)]
     blocks = sum(1 for _ in (artefact.partial / "blocks").glob("[0-9]*.jsonl"))
-    return max([*steps, blocks])
+    return max([*steps, blocks]) + _sampled(artefact.partial / "rollouts")
+
+
+def _sampled(folder: Path) -> int:
+    """Phases of responses that a training has sampled, and finished blocks of the newest, which has fewer than 1,000."""
+    phases = sorted(folder.glob("phase-*"))
+    if not phases:
+        return 0
+    return 1000 * int(phases[-1].name[6:]) + sum(1 for _ in (phases[-1] / "blocks").glob("[0-9]*.jsonl"))
 
 
 def _whole(checkpoint: Path) -> bool:

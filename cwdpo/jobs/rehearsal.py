@@ -39,8 +39,8 @@ def as_file(grid: Grid) -> dict[str, Any]:
 
 def _images_needed(experiments: Iterable[Experiment]) -> int:
     """Images that either stage of training needs for its steps, one sample of each."""
-    stages = [stage for experiment in experiments for stage in (experiment.stage1, experiment.stage2) if stage]
-    return max([ITEMS, *(STEPS * stage.optimization.batch_size for stage in stages)])
+    stages = [stage for one in experiments for stage in (one.stage1, one.stage2, one.stage2 and one.stage2.sft_phase)]
+    return max([ITEMS, *(STEPS * stage.optimization.batch_size for stage in stages if stage)])
 
 
 def _in_small(experiment: Experiment, images: int) -> Experiment:

@@ -15,6 +15,7 @@ from cwdpo.base import distributed
 from cwdpo.base.context import StageContext
 from cwdpo.model.attention import splits_prefixes
 from cwdpo.model.config import Policy
+from cwdpo.model.inference import evaluating
 from cwdpo.model.load import load_frozen_adapter, load_model
 from cwdpo.model.scoring import Scorer
 from cwdpo.model.zero3 import Zero3Loading
@@ -47,17 +48,19 @@ class StartingAdapter:
 
         if adapter is not None:
             load_frozen_adapter(policy, adapter, START)
+        self._policy = policy
         self._layers = [module for module in policy.modules() if isinstance(module, BaseTunerLayer)]
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Swap adapters; a layer that has none of that name gives what the base model does."""
+        """Swap adapters, without dropout; a layer that has none of that name gives what the base model does."""
         # PEFT's own set_adapter also changes what requires gradients, which DeepSpeed has already noted.
         before = [layer._active_adapter for layer in self._layers]
         for layer in self._layers:
             layer._active_adapter = [START]
         try:
-            yield
+            with evaluating(self._policy):
+                yield
         finally:
             for layer, name in zip(self._layers, before, strict=True):
                 layer._active_adapter = name

@@ -18,7 +18,7 @@ from typing import Any
 
 from cwdpo.base import distributed, files
 from cwdpo.base.context import StageContext
-from cwdpo.data.encoding import Collator, Group
+from cwdpo.data.encoding import Group
 from cwdpo.data.samples import Sample
 from cwdpo.model.attention import joins_prefixes, splits_prefixes
 from cwdpo.model.scoring import PLAIN, Scorer, Way
@@ -35,9 +35,9 @@ CANDIDATES = 8  # samples with several responses among which two with prefixes o
 def choose_scorer(
     context: StageContext,
     model: Any,
-    collator: Collator,
+    pad: int,
     samples: Sequence[Sample],
-    example: Callable[[Collator, Sample], Group],
+    examples: Callable[[Sample], Sequence[Group]],
     dtype: str,
 ) -> Scorer:
     """The quickest way that execution allows and that agrees with the plain one on a few samples.
@@ -45,11 +45,12 @@ def choose_scorer(
     Collective: every rank must call with the same samples. What was chosen, and why, is an event.
 
     Args:
-        example: a group of a sample such as those that will be scored.
+        pad: token that fills up rows.
+        examples: groups such as those that will be scored of a sample, one of each kind.
     """
     execution = context.execution
-    make = partial(Scorer, model, collator.pad, distributed.device_of(context.rank))
-    groups = _trial_groups(partial(example, collator), samples)
+    make = partial(Scorer, model, pad, distributed.device_of(context.rank))
+    groups = _trial_groups(examples, samples)
     severally = any(len(group.responses) > 1 for group in groups)
     wished = Way(execution.shared_prefix and severally, execution.chunked_head)
     kept = distributed.from_first_rank(_kept(context, wished), context.rank)
@@ -90,12 +91,13 @@ def _limit(noise: float, dtype: str) -> float:
     return max(TOLERANCE[dtype], NOISE * noise) if math.isfinite(noise) else -math.inf
 
 
-def _trial_groups(example: Callable[[Sample], Group], samples: Sequence[Sample]) -> list[Group]:
-    """Two samples with several responses, and prefixes of different lengths, where there are such."""
+def _trial_groups(examples: Callable[[Sample], Sequence[Group]], samples: Sequence[Sample]) -> list[Group]:
+    """All groups of a sample with several responses, and one of a prefix of another length, where there are such."""
     several = (sample for sample in samples if sample.rejected)
-    groups = [example(sample) for sample in list(islice(several, CANDIDATES)) or samples[:2]]
-    other = next((group for group in groups if group.prefix_length != groups[0].prefix_length), groups[-1])
-    return [groups[0], other]
+    first, *others = [examples(sample) for sample in list(islice(several, CANDIDATES)) or samples[:2]]
+    length = first[0].prefix_length
+    other = next((groups[0] for groups in others if groups[0].prefix_length != length), (others or [first])[-1][0])
+    return [*first, other]
 
 
 def _sees_everything(model: Any, groups: Sequence[Group]) -> bool:

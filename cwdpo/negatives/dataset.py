@@ -19,7 +19,8 @@ class Dataset(Config):
 
     source: Literal["dataset"]
     count: Annotated[int | None, Neutral(None)] = Field(default=None, gt=0)
-    """Rejected responses per record; None is all the data has, or one drawn caption."""
+    """Rejected responses per record, the first ones, of which those that lack what training needs are then left out;
+    None is all the data has, or one drawn caption."""
     seed: int = 0
     """Of the drawn captions."""
 

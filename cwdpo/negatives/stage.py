@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any, Literal
@@ -44,6 +45,8 @@ def run(context: StageContext) -> None:
     names = ("without", "negatives", "equal_to_truth", "repeated", *(["lacking"] if spec.requires else []))
     summary = {"records": len(records), **{name: counts[name] for name in names}, "sources": sources}
     files.write_json(context.out / "summary.json", summary)
+    if counts["lacking"] > counts["negatives"]:
+        print(f"most rejected responses are not used{_lacking(spec.requires, counts['lacking'])}", file=sys.stderr)
 
 
 def _rows(records: Sequence[Record], spec: NegativesSpec, counts: Counter[str]) -> Iterator[dict[str, Any]]:

@@ -5,7 +5,7 @@
          + image_weight * (d(truth|v > truth|v_m) + d(revised|v > revised|v_m))
          + anchor_weight * (-log sigmoid(r_truth - offset) - log sigmoid(-r_revised + offset))
 
-v_m is the image with a share of its pixels hidden, drawn once for each image so that the reference's log-probabilities
+v_m is the image with a share of it hidden, drawn once for each image so that the reference's log-probabilities
 hold. The released code works per token position; here each response is one term. Where the data scores the sentences of
 the own answer, their mean weight is the pair's.
 
@@ -15,7 +15,7 @@ Before it comes a phase of SFT on truth and revised answers (`stage2.sft_phase`)
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
@@ -45,24 +45,32 @@ class OpaDpo(Preference):
     offset: Annotated[float, Neutral(0.0)] = 0.0
     """d: where the anchor holds the rewards, nats."""
     masked: float = Field(default=0.3, gt=0, lt=1)
-    """Share of the pixels of v_m that show the image's mean colour."""
-
-    terms: ClassVar[tuple[Term, ...]] = ("chosen", "rejected", "revised", "chosen|masked", "revised|masked")
+    """Share of v_m that shows the image's mean colour, in cells of a grid of at most 112 x 112 over the image, so that
+    it is the share the model sees whatever the image is scaled to; the released code masks pixels [choice]."""
 
     @property
-    def hidden(self) -> float:
-        """Share of the pixels that is not seen."""
-        return self.masked
+    def terms(self) -> tuple[Term, ...]:
+        """The answers, and under the masked image those that its weight counts."""
+        answers: tuple[Term, ...] = ("chosen", "rejected", "revised")
+        return (*answers, "chosen|masked", "revised|masked") if self.image_weight else answers
+
+    @property
+    def masked_share(self) -> float | None:
+        """Share of the image that is not seen."""
+        return self.masked if self.image_weight else None
 
     def pair_losses(self, pairs: Pairs) -> PairLosses:
         """Loss of each pair, nats, with its parts as measures. Shape (P,)."""
         reward = {term: self.beta * pairs.delta(term) for term in self.terms}
         truth, revised, own = reward["chosen"], reward["revised"], reward["rejected"]
         answers = _beats(truth, own) + _beats(revised, own)
-        images = _beats(truth, reward["chosen|masked"]) + _beats(revised, reward["revised|masked"])
         anchor = _beats(truth, self.offset) + _beats(self.offset, revised)
-        losses = answers + self.image_weight * images + self.anchor_weight * anchor
-        parts = {"loss_answers": answers.detach(), "loss_images": images.detach(), "loss_anchor": anchor.detach()}
+        losses = answers + self.anchor_weight * anchor
+        parts = {"loss_answers": answers.detach(), "loss_anchor": anchor.detach()}
+        if self.image_weight:
+            images = _beats(truth, reward["chosen|masked"]) + _beats(revised, reward["revised|masked"])
+            losses = losses + self.image_weight * images
+            parts["loss_images"] = images.detach()
         return PairLosses(losses, parts)
 
     def pair_weight(self, sentences: Sequence[tuple[int, bool]]) -> float:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 from cwdpo.base.config import Config
 from cwdpo.objectives.supply import Supply
@@ -20,7 +20,7 @@ Term = Literal[
 ]  # fmt: skip
 """A response of a pair, and after a bar the changed image under which it is scored:
 
-- `masked`: a share of its pixels is hidden by the image's mean colour;
+- `masked`: a share of it shows its mean colour instead;
 - `blank`: zeros after the processor's normalisation, so that nothing is seen.
 """
 
@@ -77,8 +77,10 @@ class Preference(Config):
 
     name: str
 
-    terms: ClassVar[tuple[Term, ...]] = PLAIN_TERMS
-    """What is scored with gradient, and by the reference."""
+    @property
+    def terms(self) -> tuple[Term, ...]:
+        """What is scored with gradient, and by the reference."""
+        return PLAIN_TERMS
 
     @property
     def uses_rejected(self) -> bool:
@@ -86,8 +88,8 @@ class Preference(Config):
         return True
 
     @property
-    def hidden(self) -> float | None:
-        """Share of the pixels that is not seen in terms under the masked image; None without such terms."""
+    def masked_share(self) -> float | None:
+        """Share of the image that is not seen in terms under the masked image; None without such terms."""
         return None
 
     @property

@@ -19,6 +19,7 @@ from cwdpo.base.identity import seed_from
 from cwdpo.data.ahead import ahead
 from cwdpo.data.encoding import Collator, Group
 from cwdpo.data.samples import Sample
+from cwdpo.model.inference import evaluating
 from cwdpo.model.load import context_length, load_model, load_policy_processor, trainable_policy
 from cwdpo.model.logps import Scores
 from cwdpo.model.starting import StartingAdapter, StartingCopy, StartingPolicy
@@ -58,10 +59,11 @@ class Trainer:
         self.checkpoints = Checkpoints(context, full=spec.tuning.name == "full")
         self.engine, self.collator, self.progress = self._start()
         mine = range(context.rank.rank, len(samples), context.rank.world_size)
-        self.collator.check_texts(samples[number] for number in mine)
+        self.collator.check_texts((samples[number] for number in mine), task.kinds)
         self.scorer = choose_scorer(
-            context, self.engine.deepspeed, self.collator, samples, task.example, spec.policy.dtype
-        )
+            context, self.engine.deepspeed, self.collator.pad, samples,
+            lambda sample: task.examples(self.collator, sample), spec.policy.dtype,
+        )  # fmt: skip
 
     def run(self) -> None:
         """Train to the end and write the policy."""
@@ -142,6 +144,7 @@ class Trainer:
     def _starting_policy(self, policy: Any, config: dict[str, Any]) -> StartingPolicy:
         if self.spec.tuning.name == "lora":
             return StartingAdapter(policy, self.context.inputs.get("adapter"))
+        assert "kl" not in self.task.reading.names, "it is read beside a frozen adapter; the schema refuses the rest"
         return StartingCopy(self.context, self.spec.policy, config)
 
     def _turn(self, step: int) -> _Turn:
@@ -190,7 +193,7 @@ class Trainer:
 
         if not groups:
             return None
-        with torch.no_grad():
+        with evaluating(self.engine.model), torch.no_grad():
             return self.scorer.read(groups, LOGPS)
 
     def _global_means(self, sums: Shares, batch: Sequence[Sample]) -> dict[str, float]:

@@ -40,8 +40,8 @@ class ReferenceSpec(Config):
     """Samples that are scored together."""
     terms: Annotated[tuple[Term, ...], Neutral(PLAIN_TERMS)] = PLAIN_TERMS
     """What the objective compares with the reference."""
-    hidden: Annotated[float | None, Neutral(None)] = None
-    """Share of the pixels that terms under the masked image do not see."""
+    masked_share: Annotated[float | None, Neutral(None)] = None
+    """Share of the image that terms under the masked image do not see."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +67,9 @@ def run(context: StageContext) -> None:
     collator = Collator(replica.processor, context.inputs["images"], context_length(replica.model))
 
     def encode(sample: Sample) -> tuple[Group, ...]:
-        return groups_of(collator, sample, spec.terms, spec.hidden)
+        return groups_of(collator, sample, spec.terms, spec.masked_share)
 
-    def example(_: Collator, sample: Sample) -> Group:
-        return encode(sample)[0]
-
-    scorer = choose_scorer(context, replica.model, collator, samples, example, spec.policy.dtype)
+    scorer = choose_scorer(context, replica.model, collator.pad, samples, encode, spec.policy.dtype)
     turns = ahead(
         replica.blocks(blocks),
         lambda turn: blocks.members(turn[0]),

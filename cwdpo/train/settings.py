@@ -30,6 +30,11 @@ class Stage1(Config):
         return self
 
     @property
+    def objectives(self) -> tuple[Supervised, ...]:
+        """Its one objective."""
+        return (self.objective,)
+
+    @property
     def uses_rejected(self) -> bool:
         """True when rejected responses are needed."""
         return self.objective.uses_rejected
@@ -71,10 +76,9 @@ class Stage2(Config):
 
     @model_validator(mode="after")
     def _consistent(self) -> Stage2:
-        _check_negatives("stage2", self.objective, self.negatives)
         self._check_rollouts()
-        if self.sft_phase:
-            _check_negatives("stage2", self.sft_phase.objective, self.negatives)
+        for objective in self.objectives:
+            _check_negatives("stage2", objective, self.negatives)
         if isinstance(self.objective, Supervised) and self.objective.needs_batch_mean:
             raise ValueError("objective.constraint_estimate: current_batch is for stage1 only; use previous_step")
         return self
@@ -99,15 +103,19 @@ class Stage2(Config):
         return (self.rollouts or Rollouts()) if isinstance(self.objective, Online) else None
 
     @property
+    def objectives(self) -> tuple[Supervised | Preference | Online, ...]:
+        """Those of its phases."""
+        return (self.sft_phase.objective, self.objective) if self.sft_phase else (self.objective,)
+
+    @property
     def uses_rejected(self) -> bool:
         """True when rejected responses are needed, in any of its phases."""
-        return self.objective.uses_rejected or (self.sft_phase is not None and self.sft_phase.objective.uses_rejected)
+        return any(objective.uses_rejected for objective in self.objectives)
 
     @property
     def requires(self) -> tuple[Supply, ...]:
         """What every rejected response must come with, for any of its phases."""
-        phase = self.sft_phase.objective.requires if self.sft_phase else frozenset()
-        return tuple(sorted(self.objective.requires | phase))
+        return tuple(sorted(frozenset().union(*(objective.requires for objective in self.objectives))))
 
 
 def _check_negatives(stage: str, objective: Supervised | Preference | Online, negatives: Negatives | None) -> None:
@@ -124,10 +132,17 @@ def lacking(stage: Stage1 | Stage2, by_data: frozenset[Supply]) -> str | None:
     """
     if stage.negatives is None:
         return None
-    for supply in stage.requires:
-        if supply not in stage.negatives.provides(by_data):
+    made = stage.negatives.provides(by_data)
+    for objective in stage.objectives:
+        for supply in sorted(objective.requires - made):
             return (
-                f"objective '{stage.objective.name}' needs {SUPPLIES[supply]}; negatives '{stage.negatives.source}', as"
-                f" set here, make none; sources that do: {', '.join(makers(supply))}"
+                f"objective '{objective.name}' needs {SUPPLIES[supply]}; negatives '{stage.negatives.source}', as set"
+                f" here, make none; sources that do: {', '.join(makers(supply))}"
             )
     return None
+
+
+def read_beside_the_start(stage: Stage1 | Stage2) -> str | None:
+    """The name of an objective that compares whole distributions with those of the policy it started from."""
+    supervised = (objective for objective in stage.objectives if isinstance(objective, Supervised))
+    return next((objective.name for objective in supervised if "kl" in objective.reading.names), None)

@@ -39,6 +39,7 @@ class SupervisedTask(Task):
         self.accumulates = not objective.needs_batch_mean
         self.reading = _looked_at(objective)
         self.needs_start = "kl" in self.reading.names
+        self.kinds = {objective.beside} if objective.beside else ()
 
     def encode(self, collator: Collator, sample: Sample) -> Encoded:
         """The chosen response with its rejected or revised ones; dialogues are conversations of their own."""
@@ -53,10 +54,10 @@ class SupervisedTask(Task):
         return self.objective.initial_state()
 
     def share(self, scored: Scored, state: Mapping[str, float]) -> tuple[Tensor, Shares]:
-        """Share of the objective, and of the mean NLL of both kinds of response (nats per token)."""
+        """Share of the objective, and of the mean NLL of both kinds of response (as `reduction` has it)."""
         kinds = self._kinds(scored)
         chosen, beside = (kind for kind, _ in kinds.values())
-        logged = {"nll_chosen": chosen.nll_share(per_token=True).detach()}
+        logged = {"nll_chosen": chosen.nll_share(self.objective.per_token).detach()}
         if beside.total:
             logged[self._beside_nll] = beside.nll_share(self.objective.per_token).detach()
             if self.objective.needs_batch_mean:
@@ -85,12 +86,11 @@ class SupervisedTask(Task):
 
     def _means(self, kinds: Mapping[str, Responses]) -> Shares:
         """Shares of the means of what is read beside log-probabilities, such as `entropy_rejected`."""
-        names = set(self.reading.names) - {"logp", "residual"}
         return {
-            f"{name}_{kind}": responses.mean_share(name, per_token=True).detach()
-            for name in names
+            f"{name}_{kind}": responses.mean_share(name, self.objective.per_token).detach()
+            for name in self.reading.names
             for kind, responses in kinds.items()
-            if responses.total
+            if responses.total and name not in ("logp", "residual")
         }
 
     def _kinds(self, scored: Scored) -> dict[str, tuple[Responses, Tensor]]:

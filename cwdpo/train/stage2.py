@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 from cwdpo.base.context import StageContext
 from cwdpo.data.encoding import Collator
-from cwdpo.data.samples import Sample, load_samples
+from cwdpo.data.samples import Sample, Samples, load_samples
+from cwdpo.objectives.online import Online
 from cwdpo.objectives.preference import Pairs, Preference, Term
 from cwdpo.objectives.reading import Reading
 from cwdpo.objectives.supervised import Supervised
 from cwdpo.train.config import Stage2Spec
 from cwdpo.train.loop import Trainer
+from cwdpo.train.online import OnlineTask
 from cwdpo.train.reference import ReferenceLogps, load_reference
 from cwdpo.train.stage1 import SupervisedTask
 from cwdpo.train.task import Encoded, Scored, Shares, Task, gradient_shares
@@ -22,6 +24,9 @@ from cwdpo.train.transfer import sent
 if TYPE_CHECKING:
     from torch import Tensor
 
+ROUNDING = 1e-4
+"""Nats by which policy and reference differ before the first step, in float32."""
+
 BINS = 10
 """Of a histogram over [0, 1]."""
 
@@ -29,17 +34,23 @@ BINS = 10
 def run(context: StageContext) -> None:
     """Train on the Stage-2 portion; writes a PEFT or model folder."""
     spec: Stage2Spec = context.spec
-    if isinstance(spec.objective, Supervised):
-        samples = load_samples(context.inputs["pairs"], context.inputs.get("negatives"), "stage2")
-        task: Task = SupervisedTask(spec.objective, context.rank)
-    else:
-        # Samples that have no rejected response are left out.
-        samples = load_samples(context.inputs["pairs"], context.inputs["negatives"], "stage2", paired=True)
-        task = PreferenceTask(
-            spec.objective, load_reference(context.inputs["reference"], samples, spec.objective.terms)
-        )
-        context.event("samples", used=len(samples), without_rejected=samples.left_out)
+    samples, task = _begun(context, spec)
     Trainer(context, spec, samples, task).run()
+
+
+def _begun(context: StageContext, spec: Stage2Spec) -> tuple[Samples, Task]:
+    """What is trained on, and how it enters the loss."""
+    pairs, negatives = context.inputs["pairs"], context.inputs.get("negatives")
+    if isinstance(spec.objective, Supervised):
+        return load_samples(pairs, negatives, "stage2"), SupervisedTask(spec.objective, context.rank)
+    if isinstance(spec.objective, Online):
+        assert spec.rollouts is not None, "the experiment's schema fills them in"
+        return load_samples(pairs, None, "stage2"), OnlineTask(context, spec.objective, spec.rollouts)
+    # Samples that have no rejected response are left out.
+    samples = load_samples(pairs, negatives, "stage2", paired=True)
+    context.event("samples", used=len(samples), without_rejected=samples.left_out)
+    reference = load_reference(context.inputs["reference"], samples, spec.objective.terms)
+    return samples, PreferenceTask(spec.objective, reference)
 
 
 class PreferenceTask(Task):
@@ -49,13 +60,14 @@ class PreferenceTask(Task):
 
     def __init__(self, objective: Preference, reference: Mapping[str, ReferenceLogps]) -> None:
         self.objective = objective
+        self.kinds = {"rejected", *objective.requires}
         self.reference = reference
 
     def encode(self, collator: Collator, sample: Sample) -> Encoded:
         """The terms of the objective, one group for each view of the image."""
-        hidden = self.objective.hidden
-        trained = groups_of(collator, sample, self.objective.terms, hidden)
-        return Encoded(trained, groups_of(collator, sample, self.objective.still_terms, hidden))
+        masked = self.objective.masked_share
+        trained = groups_of(collator, sample, self.objective.terms, masked)
+        return Encoded(trained, groups_of(collator, sample, self.objective.still_terms, masked))
 
     def share(self, scored: Scored, state: Mapping[str, float]) -> tuple[Tensor, Shares]:
         """Share of the mean over samples of the mean over their pairs, and of what the pairs are judged by."""
@@ -64,7 +76,7 @@ class PreferenceTask(Task):
         result = self.objective.pair_losses(pairs)
         measures = {
             "margin": pairs.delta_chosen - pairs.delta_rejected,
-            "accuracy": (pairs.delta_chosen > pairs.delta_rejected).float(),
+            "accuracy": _wins(pairs.delta_chosen - pairs.delta_rejected),
             "delta_chosen": pairs.delta_chosen,
             "delta_rejected": pairs.delta_rejected,
             "mean_logp_rejected": pairs.policy["rejected"] / pairs.lengths["rejected"],
@@ -116,6 +128,11 @@ class PreferenceTask(Task):
             for sentences in sample.scores or [()] * len(sample.rejected)
         ]
         return sent(weights, scored.scores.lengths.device)
+
+
+def _wins(margins: Tensor) -> Tensor:
+    """1 where a margin is positive, 0 where it is negative, 1/2 where it is nothing but rounding. Shape (P,)."""
+    return 0.5 * (1 + margins.sign() * (margins.abs() > ROUNDING).to(margins.dtype))
 
 
 def _in_bins(histograms: Mapping[str, Tensor]) -> dict[str, Tensor]:

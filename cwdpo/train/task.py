@@ -7,7 +7,7 @@ global batch. A quantity whose name begins with `gradient_` is the square of a n
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -78,6 +78,8 @@ class Task:
     """False when the loss needs the whole global batch in one micro-batch per rank."""
     needs_start = False
     """True when the policy as it was before the first step is asked, too."""
+    kinds: Collection[str] = ()
+    """What of a sample is scored beside its chosen response: `rejected`, `revised`, `dialogue`."""
 
     def order(self, samples: Sequence[Sample], spec: TrainingSpec) -> Order:
         """Which samples each step takes."""
@@ -91,9 +93,10 @@ class Task:
         """What is scored of a sample; several threads call this."""
         raise TypeError(f"{type(self).__name__} does not say what is scored")
 
-    def example(self, collator: Collator, sample: Sample) -> Group:
-        """A group such as those that are scored, before anything is trained."""
-        return self.encode(collator, sample).groups[0]
+    def examples(self, collator: Collator, sample: Sample) -> Sequence[Group]:
+        """Groups such as those that are scored of a sample, one of each kind, before anything is trained."""
+        encoded = self.encode(collator, sample)
+        return [*encoded.groups, *encoded.still]
 
     def initial_state(self) -> Mapping[str, float]:
         """What is carried from step to step, before the first."""

@@ -15,13 +15,13 @@ from cwdpo.objectives.preference import Term
 ROLES = ("chosen", "rejected", "revised")
 
 
-def groups_of(collator: Collator, sample: Sample, terms: Sequence[Term], hidden: float | None) -> tuple[Group, ...]:
+def groups_of(collator: Collator, sample: Sample, terms: Sequence[Term], masked: float | None) -> tuple[Group, ...]:
     """The groups of a sample, one for each view.
 
     Args:
-        hidden: share of the pixels that terms under the masked image do not see.
+        masked: share of the image that terms under the masked image do not see.
     """
-    views = {"": WHOLE, "blank": BLANK, "masked": View(hidden=hidden or 0.0)}
+    views = {"": WHOLE, "blank": BLANK, "masked": View(masked=masked or 0.0)}
     groups = []
     for view, members in _by_view(terms).items():
         texts = [text for term in members for text in texts_of(sample, term)]

@@ -69,9 +69,18 @@ def test_no_yaml_is_left_out() -> None:
     tracked = subprocess.run(
         ["git", "ls-files", "*.yaml", "*.yml"], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    covered = {"configs/grids", "configs/clusters", "configs/models", "configs/assets", "configs/methods", "tests/grids"}
+    covered = {
+        "configs/grids",
+        "configs/clusters",
+        "configs/models",
+        "configs/assets",
+        "configs/methods",
+        "tests/grids",
+    }
     others = {name for name in tracked.stdout.split() if str(Path(name).parent) not in covered}
-    assert others == {"cwdpo/negatives/lexicon.yaml", "cwdpo/negatives/codebook.yaml"}, "a new YAML file needs a test that parses it"
+    assert others == {"cwdpo/negatives/lexicon.yaml", "cwdpo/negatives/codebook.yaml"}, (
+        "a new YAML file needs a test that parses it"
+    )
 
 
 @pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)#]+)\)", README))))

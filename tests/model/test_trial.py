@@ -39,8 +39,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def example(collator: Collator, sample: Sample) -> Group:
-    return collator.group(sample, [sample.chosen, *sample.rejected])
+def examples(collator: Collator, sample: Sample) -> list[Group]:
+    return [collator.group(sample, [sample.chosen, *sample.rejected])]
 
 
 class Trial:
@@ -56,7 +56,9 @@ class Trial:
         )  # fmt: skip
 
     def choose(self, samples: list[Sample] = SAMPLES) -> Scorer:
-        return choose_scorer(self.context, self.model, self.collator, samples, example, "float32")
+        return choose_scorer(
+            self.context, self.model, self.collator.pad, samples, partial(examples, self.collator), "float32"
+        )
 
 
 def test_a_model_that_can_shares_prefixes_and_reads_its_head_in_chunks(folder: Path) -> None:
@@ -149,7 +151,7 @@ def test_a_run_goes_on_in_the_way_it_began(folder: Path, tmp_path: Path, monkeyp
 def test_the_trial_is_held_on_prefixes_of_different_lengths(folder: Path) -> None:
     trial = Trial(folder)
     few = [Sample(str(number), "", "a.png", "Describe the image.", "a", ("red",)) for number in range(5)]
-    groups = _trial_groups(partial(example, trial.collator), [*few, SAMPLES[2]])
+    groups = _trial_groups(partial(examples, trial.collator), [*few, SAMPLES[2]])
     assert groups[0].prefix_length != groups[1].prefix_length
 
 

@@ -315,7 +315,7 @@ def blank_too() -> Pairs:
 
 def five_of_three() -> Pairs:
     generator = torch.Generator().manual_seed(4)
-    return pairs({term: (9 * torch.randn(3, generator=generator)).tolist() for term in OpaDpo.terms})
+    return pairs({term: (9 * torch.randn(3, generator=generator)).tolist() for term in OpaDpo().terms})
 
 
 @pytest.mark.parametrize(
@@ -338,9 +338,9 @@ def test_gradients_of_cooled_losses_at_a_fixed_weight() -> None:
     given, weight = any_pairs(4)[0], torch.tensor([0.1, 0.5, 0.9, 0.0]).double()
 
     def losses(*logps: Any) -> Any:
-        return cooled_losses(with_policy(given, Dpo.terms, logps), weight, 0.3)
+        return cooled_losses(with_policy(given, Dpo().terms, logps), weight, 0.3)
 
-    assert checked(losses, *(given.policy[term] for term in Dpo.terms))
+    assert checked(losses, *(given.policy[term] for term in Dpo().terms))
 
 
 def test_gradients_of_focal_losses_at_a_fixed_weight() -> None:
@@ -379,23 +379,23 @@ def test_no_gradient_flows_through_the_focal_weight() -> None:
 
 
 @pytest.mark.parametrize(
-    ("objective", "terms", "requires", "hidden"),
+    ("objective", "terms", "requires", "masked_share"),
     [
         *((kind(), ("chosen", "rejected"), set(), None) for kind in (Dpo, CwDpo, FixedWeightDpo, FocalDpo, VDpo)),
         (OpaDpo(masked=0.4), ("chosen", "rejected", "revised", "chosen|masked", "revised|masked"), {"revised"}, 0.4),
     ],
 )
-def test_what_it_asks_for(objective: Any, terms: tuple, requires: set, hidden: float | None) -> None:
+def test_what_it_asks_for(objective: Any, terms: tuple, requires: set, masked_share: float | None) -> None:
     assert objective.terms == terms
     assert objective.requires == requires
-    assert objective.hidden == hidden
+    assert objective.masked_share == masked_share
     assert isinstance(objective, VDpo) or objective.still_terms == ()
 
 
 # ---- properties: any log-probabilities down to -1e4 under policy and reference, in the float32 of a run.
 
 ANY = settings(derandomize=True, database=None, deadline=None, max_examples=30)
-TERMS: tuple[Term, ...] = (*OpaDpo.terms, "chosen|blank", "rejected|blank")
+TERMS: tuple[Term, ...] = (*OpaDpo().terms, "chosen|blank", "rejected|blank")
 LOGPS = st.tuples(*[st.floats(-1e4, 0, width=32)] * len(TERMS))
 ROWS = st.lists(st.tuples(LOGPS, LOGPS, st.integers(1, 50)), min_size=1, max_size=6)
 

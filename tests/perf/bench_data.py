@@ -100,7 +100,9 @@ def held(folder: Path) -> Data:
         for record in read_records(folder / "records.jsonl")
     ]
     rows = files.read_jsonl(folder / "reference.jsonl")
-    return samples, {row["id"]: ReferenceLogps(row["chosen"], tuple(row["rejected"])) for row in rows}
+    return samples, {
+        row["id"]: ReferenceLogps({"chosen": (row["chosen"],), "rejected": tuple(row["rejected"])}) for row in rows
+    }
 
 
 WAYS: dict[str, Callable[[Path], Data]] = {"streamed": streamed, "held": held}

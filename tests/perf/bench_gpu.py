@@ -159,7 +159,7 @@ def _trainer(world: World, name: str, point: Point, execution: dict[str, Any], c
     data = world.data(point, "stage2", STEPS * PAIRS, 1)
     samples = load_samples(data, data, "stage2")
     reference = {
-        sample.id: ReferenceLogps(-100.0, (-100.0,)) for sample in samples
+        sample.id: ReferenceLogps({"chosen": (-100.0,), "rejected": (-100.0,)}) for sample in samples
     }  # made up: costs what a true one does
     spec = Stage2Spec.model_validate({
         "policy": {"dtype": "bfloat16"}, "tuning": LORA, "objective": {"name": "dpo"},

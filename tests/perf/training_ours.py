@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from measure import REPO  # noqa: F401  puts the repository on the path
+from pydantic import PrivateAttr
 from training_flops import Counter
 from training_turns import THREADS, Reporter
 
 from cwdpo.base import distributed
 from cwdpo.base.context import StageContext
 from cwdpo.base.runtime import Execution, Rank
+from cwdpo.objectives.preference import Preference
 from cwdpo.pipeline import STAGES
 
 
@@ -42,10 +44,14 @@ def main(settings: dict[str, Any]) -> None:
     importlib.import_module(stage.module).run(context)
 
 
-class InTurn:
+class InTurn(Preference):
     """Preference objectives that take turns: one a step, where a step is one forward pass."""
 
+    name: str = "in_turn"
+    _turns: Any = PrivateAttr()
+
     def __init__(self, spec: Any, names: Sequence[str]) -> None:
+        super().__init__()
         plain = spec.model_dump()
         objectives = [type(spec).model_validate({**plain, "objective": {"name": name}}).objective for name in names]
         self._turns = cycle(objectives)

@@ -193,7 +193,7 @@ def test_scored_sentences_weigh_their_pair() -> None:
     """Scores 2 and 4, the first about the image: (2 * 3 + 1) / 2."""
     sentences = (SentenceScore(2, True), SentenceScore(4, False))
     plain = Sample("a", "a", "x.jpg", "?", "good", ("bad",), ("better",))
-    task = PreferenceTask(OpaDpo(), {"a": ReferenceLogps(dict.fromkeys(OpaDpo.terms, (-3.0,)))})
+    task = PreferenceTask(OpaDpo(), {"a": ReferenceLogps(dict.fromkeys(OpaDpo().terms, (-3.0,)))})
     losses = [
         task.share(scored(leaf(*[-3.0] * 5), [1] * 5, [sample]), {})[0].item()
         for sample in (plain, replace(plain, scores=(sentences,)))
@@ -208,7 +208,7 @@ def test_terms_find_their_responses_among_all_views() -> None:
         Sample("b", "b", "x.jpg", "?", "good", ("bad",), ("better",)),
     ]
     # a: whole image: good, bad, worse, better, best; masked: good, better, best; then b likewise.
-    assert rows_of(samples, OpaDpo.terms) == {
+    assert rows_of(samples, OpaDpo().terms) == {
         "chosen": [0, 0, 8],
         "rejected": [1, 2, 9],
         "revised": [3, 4, 10],
