@@ -11,7 +11,7 @@ from cwdpo.base.store import Artefact, Store
 
 
 def saved_progress(artefact: Artefact) -> int:
-    """A number that grows with what is saved: the step of the newest complete checkpoint, or finished blocks; else 0."""
+    """A number that grows with what is saved: step of the newest complete checkpoint, or finished blocks; else 0."""
     checkpoints = artefact.partial / "checkpoints"
     steps = [int(path.name[5:]) for path in checkpoints.glob("step-*") if path.name[5:].isdigit() and _whole(path)]
     blocks = sum(1 for _ in (artefact.partial / "blocks").glob("[0-9]*.jsonl"))
@@ -19,7 +19,7 @@ def saved_progress(artefact: Artefact) -> int:
 
 
 def _sampled(folder: Path) -> int:
-    """Phases of responses that a training has sampled, and finished blocks of the newest, which has fewer than 1,000."""
+    """Phases of responses that a training sampled, and finished blocks of the newest, which has fewer than 1,000."""
     phases = sorted(folder.glob("phase-*"))
     if not phases:
         return 0
