@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -21,6 +20,7 @@ from cwdpo.base.context import StageContext
 from cwdpo.data.encoding import Group
 from cwdpo.data.samples import Sample
 from cwdpo.model.attention import joins_prefixes, splits_prefixes
+from cwdpo.model.inference import evaluating
 from cwdpo.model.scoring import PLAIN, Scorer, Way
 
 TOLERANCE = {"float32": 1e-4, "bfloat16": 0.05}
@@ -68,7 +68,7 @@ def _first_that_agrees(
 ) -> tuple[Way, dict[str, float | None]]:
     """The way, and the difference of each one that was tried, None where it could not even be computed."""
     differences: dict[str, float | None] = {}
-    with _evaluating(model):
+    with evaluating(model):
         chunked = wished.chunked and _is_plain_product(model, make(PLAIN), groups)
         shared = wished.shared and _sees_everything(model, groups)
         expected = _logps(make(PLAIN), groups)
@@ -185,14 +185,3 @@ def _tell(context: StageContext, wished: Way, chosen: Way, differences: dict[str
             f" of another kind, or log-probabilities would differ (nats per token: {differences or 'not tried'})",
             file=sys.stderr,
         )
-
-
-@contextmanager
-def _evaluating(model: Any) -> Iterator[None]:
-    """Context without dropout."""
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)

@@ -6,17 +6,18 @@ the paper describe the opposite direction; its Eqs. 3, 4 and 9 agree with this o
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from cwdpo.objectives.supervised import Beside, Responses, State, Supervised
+from cwdpo.objectives.supervised import Responses, State
+from cwdpo.objectives.switch import Switched
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class SftC(Supervised):
+class SftC(Switched):
     """`E[nll(y+)] + lambda * relu(C - E[nll(y-)])` (Eq. 4), expectations over the global batch."""
 
     name: Literal["sft_c"] = "sft_c"
@@ -24,24 +25,6 @@ class SftC(Supervised):
     """lambda of Eq. 4."""
     floor: float = 4.0
     """C of Eq. 4: nats per token (per response with `sequence_sum`) under which negatives are penalised."""
-    constraint_estimate: Literal["previous_step", "current_batch"] = "previous_step"
-    """What E[nll(y-)] switches the penalty: the previous step's exact global mean (free; the first step is on), or
-    this batch's, which is Eq. 4 to the letter and needs gradient accumulation 1."""
-
-    beside: ClassVar[Beside | None] = "rejected"
-
-    @property
-    def needs_batch_mean(self) -> bool:
-        """True when the switch waits for the mean over the current global batch."""
-        return self.constraint_estimate == "current_batch"
-
-    def initial_state(self) -> State:
-        """The penalty is on at the first step."""
-        return {"penalty_on": 1.0}
-
-    def next_state(self, state: State, beside_nll: float) -> State:
-        """Switch the penalty by the global mean `beside_nll` = E[nll(y-)]."""
-        return {"penalty_on": float(beside_nll < self.floor)}
 
     def share(self, chosen: Responses, beside: Responses, state: State) -> Tensor:
         """Share of `E[nll(y+)] + on * lambda * (C - E[nll(y-)])`, the switch `on` taken from `state`. Scalar, nats.

@@ -6,17 +6,18 @@ the paper's tables; without it the claim of its prose could not be tested.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from cwdpo.objectives.supervised import Beside, Responses, State, Supervised
+from cwdpo.objectives.supervised import Responses, State
+from cwdpo.objectives.switch import Switched
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class SftCCeiling(Supervised):
+class SftCCeiling(Switched):
     """`E[nll(y+)] + lambda * relu(E[nll(y-)] - C)`, expectations over the global batch."""
 
     name: Literal["sft_c_ceiling"] = "sft_c_ceiling"
@@ -24,23 +25,6 @@ class SftCCeiling(Supervised):
     """lambda, as in `sft_c`."""
     ceiling: float = 4.0
     """C: nats per token (per response with `sequence_sum`) above which negatives are penalised."""
-    constraint_estimate: Literal["previous_step", "current_batch"] = "previous_step"
-    """What E[nll(y-)] switches the penalty, as in `sft_c`."""
-
-    beside: ClassVar[Beside | None] = "rejected"
-
-    @property
-    def needs_batch_mean(self) -> bool:
-        """True when the switch waits for the mean over the current global batch."""
-        return self.constraint_estimate == "current_batch"
-
-    def initial_state(self) -> State:
-        """The penalty is on at the first step."""
-        return {"penalty_on": 1.0}
-
-    def next_state(self, state: State, beside_nll: float) -> State:
-        """Switch the penalty by the global mean `beside_nll` = E[nll(y-)]."""
-        return {"penalty_on": float(beside_nll > self.ceiling)}
 
     def share(self, chosen: Responses, beside: Responses, state: State) -> Tensor:
         """Share of `E[nll(y+)] + on * lambda * (E[nll(y-)] - C)`, the switch `on` taken from `state`. Scalar, nats."""

@@ -132,8 +132,10 @@ def test_readme_commands_run(finished: Path, tmp_path: Path) -> None:
     assert weights.stat().st_mode & 0o777 == 0o666 & ~umask(), "a colleague must be able to read it"
 
 
-def test_readme_grid_is_valid(tmp_path: Path) -> None:
-    (block,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
-    path = tmp_path / "my-grid.yaml"
-    path.write_text(block)
-    assert [cell.name for cell in load_grid(str(path)).cells][:2] == ["base/0", "base/1"]
+def test_readme_grids_are_valid(tmp_path: Path) -> None:
+    grids = []
+    for block in re.findall(r"```yaml\n(.*?)```", README, re.DOTALL):
+        path = tmp_path / "my-grid.yaml"
+        path.write_text(block)
+        grids.append([cell.name for cell in load_grid(str(path)).cells])
+    assert [names[:2] for names in grids] == [["base/0", "base/1"], ["dpo/0", "opa_dpo/0"]]

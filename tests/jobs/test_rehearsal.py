@@ -33,8 +33,8 @@ def test_every_shipped_grid_in_small(path: Path) -> None:
 
 def check_small(small: Experiment, whole: Experiment) -> None:
     """Only how much is done differs."""
-    stages = [stage for stage in (small.stage1, small.stage2) if stage]
-    for stage in stages:
+    phase = small.stage2 and small.stage2.sft_phase
+    for stage in (stage for stage in (small.stage1, phase, small.stage2) if stage):
         assert stage.optimization.total_steps(1) == stage.optimization.total_steps(1000) == 2
         rates = [stage.optimization.learning_rate_at(step, 2) for step in range(2)]
         assert all(0 < rate <= stage.optimization.learning_rate for rate in rates)
@@ -47,7 +47,10 @@ def check_small(small: Experiment, whole: Experiment) -> None:
     assert small.model.source == "tiny" or small.model == whole.model
     for name in ("stage1", "stage2"):
         one, other = getattr(small, name), getattr(whole, name)
-        assert one == (other and other.model_copy(update={"optimization": one.optimization}))
+        kept = {key: getattr(one, key) for key in ("optimization", "sft_phase", "rollouts") if hasattr(one, key)}
+        assert one == (other and other.model_copy(update=kept))
+    if phase:
+        assert phase == whole.stage2.sft_phase.model_copy(update={"optimization": phase.optimization})
 
 
 @pytest.mark.parametrize("name", ["demo", str(MICRO)])
