@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import Field, model_validator
 
@@ -22,6 +22,8 @@ from cwdpo.base.runtime import Execution
 from cwdpo.data.sources import DataSource
 from cwdpo.evaluate.benchmarks import Benchmark
 from cwdpo.model.config import Lora, ModelSource, Tuning
+from cwdpo.objectives import PreferenceObjective
+from cwdpo.objectives.online import Online
 from cwdpo.train.engine import check_precision
 from cwdpo.train.settings import Stage1, Stage2, lacking, read_beside_the_start
 
@@ -286,6 +288,8 @@ def _applies(key: str, content: Mapping[str, Any]) -> bool:
     section = _optional_part(key)
     below: Any = content
     for part in section.split(".") if section else ():
+        if part == "rollouts" and (below.get("objective") or {}).get("name") in ONLINE:
+            return True  # also where the case is content with the defaults
         below = below.get(part)
         if below is None:
             return False
@@ -297,5 +301,9 @@ def _optional_part(key: str) -> str:
     parts = key.split(".")[:-1]
     return ".".join(parts[: next((place for place, part in enumerate(parts) if part not in _OPTIONAL), len(parts))])
 
+
+_OBJECTIVES = get_args(get_args(PreferenceObjective)[0])
+ONLINE = {member.model_fields["name"].default for member in _OBJECTIVES if issubclass(member, Online)}
+"""Names of the objectives that sample their own responses."""
 
 _OPTIONAL = ("stage1", "stage2", "sft_phase", "rollouts")

@@ -162,6 +162,15 @@ class Collator:
             for turns in sample.dialogues if "dialogue" in kinds else ():
                 self._check_length(sample.id, tokens(turns[0][0]), len(self._replies(turns)[0]))
 
+    def check_prompts(self, samples: Iterable[Sample], room: int) -> None:
+        """Check that every prompt leaves room for so many tokens, counting an image as one.
+
+        Raises:
+            DataError: as for `group`.
+        """
+        for sample in samples:
+            self._check_length(sample.id, len(self.processor.tokenizer(self._text(sample.prompt))["input_ids"]), room)
+
     def _text(self, prompt: str) -> str:
         """The chat template around one image and `prompt`, up to where the response starts."""
         messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}]

@@ -19,6 +19,8 @@ from cwdpo.objectives.online import Online
 GB = 10**9
 BYTES = {"bfloat16": 2, "float32": 4}
 
+VISION = "vis"  # in the names of what `train_vision: false` leaves alone: visual.*, vision_tower.*, vision_model.*
+
 GRADIENT = 4  # bytes a parameter: gradients are summed in float32
 ADAM = 8  # bytes a parameter: two moments in float32
 MASTER = 4  # bytes a parameter: weights in float32, where the model's are not
@@ -47,21 +49,26 @@ def check_copies(grid: Grid, cluster: Cluster) -> None:
     Nothing is said where the profile does not tell a GPU's memory; activations and rollouts come on top.
     """
     for cell in grid.cells:
-        objective, model = _copied_by(cell), cell.experiment.model
-        if objective and isinstance(model, Checkpoint):
-            _check(cell, objective, checkpoint_folder(model), cluster)
+        objective, model, tuning = _copied_by(cell), cell.experiment.model, cell.experiment.tuning
+        if objective and isinstance(model, Checkpoint) and isinstance(tuning, FullTuning):
+            _check(cell, objective, _sizes(checkpoint_folder(model), tuning), cluster)
 
 
 def _copied_by(cell: Cell) -> Online | None:
-    """The objective that keeps a second copy of all weights."""
+    """The objective that keeps the policy it started from."""
     objective = cell.experiment.stage2.objective if cell.experiment.stage2 else None
-    full = isinstance(cell.experiment.tuning, FullTuning)
-    return objective if full and isinstance(objective, Online) and objective.kl else None
+    return objective if isinstance(objective, Online) and objective.kl else None
 
 
-def _check(cell: Cell, objective: Online, folder: Path, cluster: Cluster) -> None:
+def _sizes(folder: Path, tuning: FullTuning) -> tuple[int, int]:
+    """Parameters, and how many of them are trained."""
+    count = parameters(folder)
+    return count, count if tuning.train_vision else count - parameters(folder, VISION)
+
+
+def _check(cell: Cell, objective: Online, sizes: tuple[int, int], cluster: Cluster) -> None:
     ranks, execution = cluster.ranks_of("train"), cell.experiment.execution
-    need = two_copies(parameters(folder), BYTES[cell.experiment.model.dtype], execution.zero_stage, ranks)
+    need = two_copies(*sizes, BYTES[cell.experiment.model.dtype], execution.zero_stage, ranks)
     room = memory_of_a_rank(cluster)
     if room and need.policy + need.start > room:
         raise ConfigError(
@@ -72,12 +79,12 @@ def _check(cell: Cell, objective: Online, folder: Path, cluster: Cluster) -> Non
         )
 
 
-def two_copies(count: int, width: int, zero_stage: int, ranks: int) -> Need:
-    """What a rank holds of `count` parameters of `width` bytes under a ZeRO stage."""
+def two_copies(count: int, trained: int, width: int, zero_stage: int, ranks: int) -> Need:
+    """What a rank holds of `count` parameters of `width` bytes, some of them trained, under a ZeRO stage."""
     optimizer = ADAM + (MASTER if width < MASTER else 0)
     weights = width * count / (ranks if zero_stage == 3 else 1)
-    gradients = GRADIENT * count / (ranks if zero_stage >= 2 else 1)
-    return Need(weights + gradients + optimizer * count / (ranks if zero_stage >= 1 else 1), weights)
+    gradients = GRADIENT * trained / (ranks if zero_stage >= 2 else 1)
+    return Need(weights + gradients + optimizer * trained / (ranks if zero_stage >= 1 else 1), weights)
 
 
 def memory_of_a_rank(cluster: Cluster) -> float:
@@ -88,12 +95,13 @@ def memory_of_a_rank(cluster: Cluster) -> float:
     return gpu_memory() or host
 
 
-def parameters(folder: Path) -> int:
-    """Numbers in the weights of a model folder, from the headers of its shards."""
-    return sum(math.prod(entry["shape"]) for path in folder.glob("*.safetensors") for entry in _tensors(path))
+def parameters(folder: Path, named: str = "") -> int:
+    """Numbers in the weights of a model folder whose name has `named` in it, from the headers of its shards."""
+    tensors = (tensor for path in folder.glob("*.safetensors") for tensor in _tensors(path))
+    return sum(math.prod(entry["shape"]) for name, entry in tensors if named in name)
 
 
-def _tensors(path: Path) -> Iterator[dict[str, Any]]:
+def _tensors(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     with open(path, "rb") as file:
         header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    yield from (entry for name, entry in header.items() if name != "__metadata__")
+    yield from ((name, entry) for name, entry in header.items() if name != "__metadata__")

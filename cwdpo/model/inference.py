@@ -27,6 +27,16 @@ if TYPE_CHECKING:
     import torch
 
 
+def pending_of(blocks: Blocks) -> list[int]:
+    """The unfinished blocks as rank 0 sees them. Collective.
+
+    So there is one view, and no other node asks its file system for what is not there yet, which it would remember.
+    """
+    rank = blocks.context.rank
+    found: list[int] = distributed.from_first_rank(blocks.pending() if rank.is_first else None, rank)
+    return found
+
+
 class Replica:
     """The model as this rank holds it.
 
@@ -57,7 +67,7 @@ class Replica:
 
         In lock-step a rank that has run out repeats its last block without writing it.
         """
-        pending = distributed.from_first_rank(blocks.pending(), blocks.context.rank)  # one view of what is finished
+        pending = pending_of(blocks)
         mine = pending[self.shard :: self.shards]
         rounds = -(-len(pending) // self.shards) if self.lockstep else len(mine)
         for turn in range(rounds):

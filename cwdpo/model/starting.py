@@ -34,6 +34,9 @@ class StartingPolicy(Protocol):
     def scorer(self, scorer: Scorer) -> Scorer:
         """What scores in the way of `scorer`, inside `active`."""
 
+    def close(self) -> None:
+        """Release what it holds of its own."""
+
 
 class StartingAdapter:
     """The trained model with the adapter it began with.
@@ -69,6 +72,9 @@ class StartingAdapter:
         """The very same: it is the model that changes."""
         return scorer
 
+    def close(self) -> None:
+        """It goes with the trained model."""
+
 
 class StartingCopy:
     """A second, frozen model; partitioned like the first one under ZeRO-3.
@@ -80,13 +86,14 @@ class StartingCopy:
     def __init__(self, context: StageContext, policy: Policy, config: dict[str, Any]) -> None:
         import deepspeed
 
+        self._engine: Any = None
         partitioned = config["zero_optimization"]["stage"] == 3
         with Zero3Loading(config) if partitioned else nullcontext():
             model: Any = load_model(policy, context.inputs["model"])
         if partitioned:
             inference = {"train_micro_batch_size_per_gpu": 1, "bf16": config["bf16"], "zero_optimization": {"stage": 3}}
-            model, *_ = deepspeed.initialize(model=model, config=inference)
-            model.eval()
+            self._engine, *_ = deepspeed.initialize(model=model, config=inference)
+            model = self._engine.eval()
         else:
             model = model.to(distributed.device_of(context.rank))
         self._model = model
@@ -101,3 +108,8 @@ class StartingCopy:
         if scorer.way.apart:
             splits_prefixes(self._model)
         return scorer.of_another(self._model)
+
+    def close(self) -> None:
+        """Take DeepSpeed's hooks off, so that another engine can start in this process."""
+        if self._engine is not None:
+            self._engine.destroy()

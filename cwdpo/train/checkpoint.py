@@ -43,6 +43,11 @@ class Progress:
     objective: Mapping[str, float]
 
 
+def name_of(step: int) -> str:
+    """Folder name of the checkpoint of a step; names sort as steps do."""
+    return f"step-{step:06d}"
+
+
 class Checkpoints:
     """The checkpoints of one stage.
 
@@ -97,7 +102,7 @@ class Checkpoints:
     def save(self, engine: Engine, progress: Progress) -> None:
         """Write a checkpoint, then drop the oldest. Collective: every rank must call."""
         self.context.check()
-        path = self.folder / f"step-{progress.step:06d}"
+        path = self.folder / name_of(progress.step)
         state = {"step": progress.step, "samples": progress.samples, "objective": dict(progress.objective)}
         if self.full:
             self._save_deepspeed(path, state, engine)

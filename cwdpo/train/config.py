@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from cwdpo.base.config import Config, Neutral
 from cwdpo.model.config import Lora, Policy, Tuning
@@ -55,15 +55,26 @@ class Optimization(Config):
         return self.learning_rate * decay[self.schedule]
 
 
+SAMPLED: dict[str, Any] = {"strategy": "sample", "max_new_tokens": 64, "block": 8}
+"""How responses are sampled where nothing else is said; eight prompts of eight responses are 18 GB of keys and values
+in a 72B model."""
+
+
 class Rollouts(Config):
     """How responses are sampled while training, and what they are worth."""
 
     prompts: int | None = Field(default=None, gt=0)
     """Prompts whose responses are sampled by one state of the policy, at least batch_size; None is batch_size."""
-    decoding: Decoding = Decoding(strategy="sample", max_new_tokens=64)
-    """Of one response; log-probabilities that losses compare are those at temperature 1 and top-p 1, whatever it is."""
+    decoding: Decoding = Decoding(**SAMPLED)
+    """Of one response. `block` prompts (8 unless said) are sampled together: what keys and values take memory for. The
+    log-probabilities that losses compare are those at temperature 1 and top-p 1, whatever is said here."""
     reward: Reward = CiderReward()
     """What is maximised."""
+
+    @field_validator("decoding", mode="before")
+    @classmethod
+    def _filled(cls, given: Any) -> Any:
+        return {**SAMPLED, **given} if isinstance(given, dict) else given
 
     @model_validator(mode="after")
     def _sampled(self) -> Rollouts:

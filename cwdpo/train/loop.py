@@ -59,7 +59,7 @@ class Trainer:
         self.checkpoints = Checkpoints(context, full=spec.tuning.name == "full")
         self.engine, self.collator, self.progress = self._start()
         mine = range(context.rank.rank, len(samples), context.rank.world_size)
-        self.collator.check_texts((samples[number] for number in mine), task.kinds)
+        task.check(self.collator, (samples[number] for number in mine))
         self.scorer = choose_scorer(
             context, self.engine.deepspeed, self.collator.pad, samples,
             lambda sample: task.examples(self.collator, sample), spec.policy.dtype,
@@ -72,6 +72,8 @@ class Trainer:
             self._train(range(self.progress.step, min(ready, self.total)))
         save_policy(self.context, self.engine, self.collator.processor, self.spec)
         self.engine.close()
+        if self.start:
+            self.start.close()
 
     def save(self) -> None:
         """Write a checkpoint of where the training stands. Collective."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -119,6 +119,7 @@ class OnlineTask(Task):
         self.needs_start = objective.kl > 0
         self._judge = rollouts.reward.judge(context.inputs)
         self._maker: Maker | None = None
+        self._sampling: dict[str, float] = {}
 
     def order(self, samples: Sequence[Sample], spec: TrainingSpec) -> PhaseOrder:
         """Phases of prompts."""
@@ -132,7 +133,12 @@ class OnlineTask(Task):
         self._maker = self._maker or Maker(trainer, self.objective, self.rollouts, self._judge)
         self._maker.drop_before(self._order.number(_oldest(trainer.checkpoints)))
         self._lesson = Lesson(self.objective, self._maker.rows(phase), phase.compares)
+        self._sampling = {"sampling_seconds": self._maker.seconds / (phase.end - phase.start)}
         return phase.end
+
+    def check(self, collator: Collator, samples: Iterable[Sample]) -> None:
+        """Every prompt must leave room for the longest response that may be sampled."""
+        collator.check_prompts(samples, self.rollouts.decoding.max_new_tokens)
 
     def encode(self, collator: Collator, sample: Sample) -> Encoded:
         """The responses sampled for a prompt, token by token as they were generated."""
@@ -168,7 +174,7 @@ class OnlineTask(Task):
 
     def finish(self, means: dict[str, float], state: Mapping[str, float]) -> Mapping[str, float]:
         """Add what is known of the whole phase."""
-        means |= self._lesson.measures
+        means |= self._lesson.measures | self._sampling
         return state
 
 

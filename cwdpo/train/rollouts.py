@@ -29,10 +29,11 @@ from cwdpo.data.encoding import Collator, Group
 from cwdpo.data.samples import Sample
 from cwdpo.model.branches import Prefix
 from cwdpo.model.generate import Prompted, Written, goes_once, write
-from cwdpo.model.inference import TrainedReplica, answering, evaluating
+from cwdpo.model.inference import TrainedReplica, answering, evaluating, pending_of
 from cwdpo.model.logps import Scores
 from cwdpo.objectives.online import Experience, Online
 from cwdpo.objectives.reading import LOGPS, Quantity, Reading
+from cwdpo.train.checkpoint import name_of
 from cwdpo.train.config import Rollouts
 from cwdpo.train.micro import Member, cut, groups_of_all, in_step
 from cwdpo.train.rewards.judge import Judge
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 """What is known of one prompt's responses."""
 
-Scored = dict[str, list[dict[str, list[float]]]]
+Numbers = dict[str, list[dict[str, list[float]]]]
 """Prompt -> of each of its responses, name -> a number per token."""
 
 
@@ -70,7 +71,11 @@ class Phase:
 
 
 class Maker:
-    """Samples, scores and judges responses with the policy that is being trained."""
+    """Samples, scores and judges responses with the policy that is being trained.
+
+    Attributes:
+        seconds: what the newest phase took; 0 where it lay on disk.
+    """
 
     def __init__(self, trainer: Trainer, objective: Online, rollouts: Rollouts, judge: Judge) -> None:
         self._trainer, self._context, self._objective, self._judge = trainer, trainer.context, objective, judge
@@ -81,6 +86,7 @@ class Maker:
         )
         self._never = _marks(self._collator)
         self._folder = trainer.context.partial / "rollouts"
+        self.seconds = 0.0
 
     def rows(self, phase: Phase) -> list[Row]:
         """All rows of a phase, in the order of its prompts; what is not on disk yet is made. Collective.
@@ -89,16 +95,24 @@ class Maker:
             Interrupted: a signal asked to stop; finished blocks, and what was trained before, are kept.
             TrainingError: rows are gone that the policy, which has moved on, cannot make again.
         """
-        blocks = self._blocks(phase)
-        if distributed.from_first_rank(blocks.pending(), self._context.rank):
+        blocks, self.seconds = self._blocks(phase), 0.0
+        if pending_of(blocks):
             if self._trainer.progress.step > phase.start:
                 raise TrainingError(
                     f"{blocks.path(0).parent}: responses that the policy has begun to learn from are gone; delete"
                     f" {self._trainer.checkpoints.folder} to start over"
                 )
             self._make(phase, blocks)
-        os.listdir(blocks.path(0).parent)  # makes a network file system look for what other nodes wrote
-        return list(blocks.rows())
+        return self._read_once(blocks)
+
+    def _read_once(self, blocks: Blocks) -> list[Row]:
+        """All rows, read by one rank: a network file system shows a node late what others have just written."""
+        rows = None
+        if self._context.rank.is_first:
+            os.listdir(blocks.path(0).parent)  # makes it look again
+            rows = list(blocks.rows())
+        found: list[Row] = distributed.from_first_rank(rows, self._context.rank)
+        return found
 
     def drop_before(self, number: int) -> None:
         """Remove the rows of phases before this one."""
@@ -136,8 +150,8 @@ class Maker:
         self._context.barrier()  # a rank without blocks of its own may wait longer than an exchange may take
         if distributed.largest_over_ranks(int(self._context.stopping()), self._context.rank):
             self._stop()
-        seconds = time.perf_counter() - began
-        self._context.event("rollouts", phase=phase.number, prompts=len(phase.prompts), seconds=seconds)
+        self.seconds = time.perf_counter() - began
+        self._context.event("rollouts", phase=phase.number, prompts=len(phase.prompts), seconds=self.seconds)
 
     def _asked_to_stop(self) -> bool:
         """After a block; in lock-step no rank stops alone."""
@@ -146,7 +160,8 @@ class Maker:
 
     def _stop(self) -> None:
         step = self._trainer.progress.step
-        if step:  # else the policy is what the stage began with
+        newest = self._trainer.checkpoints.newest()
+        if step and (newest is None or newest.name != name_of(step)):  # at step 0 it is what the stage began with
             self._trainer.save()
         raise Interrupted(f"stopped by a signal while sampling after step {step}; finished blocks are kept")
 
@@ -193,7 +208,7 @@ class Maker:
                 files.write_json(path, kept)
         return bool(kept["once"])
 
-    def _judged(self, samples: Sequence[Sample], written: Sequence[Sequence[Written]], scores: Scored) -> list[Row]:
+    def _judged(self, samples: Sequence[Sample], written: Sequence[Sequence[Written]], scores: Numbers) -> list[Row]:
         """Rows of one block."""
         ids = [sample.id for sample, own in zip(samples, written, strict=True) for _ in own]
         rewards = iter(self._judge(ids, [one.text for own in written for one in own]))
@@ -208,7 +223,7 @@ class Maker:
             for sample, own in zip(samples, written, strict=True)
         ]
 
-    def _scored(self, samples: Sequence[Sample], groups: Sequence[Group], compares: bool, most: int) -> Scored:
+    def _scored(self, samples: Sequence[Sample], groups: Sequence[Group], compares: bool, most: int) -> Numbers:
         """Prompt -> what is read of each of its responses."""
         members = [Member(sample, [group]) for sample, group in zip(samples, groups, strict=True)]
         execution, tokens = self._context.execution, self._trainer.scorer.tokens
@@ -216,7 +231,7 @@ class Maker:
             parts = in_step(members, most, execution, tokens, self._context.rank)
         else:
             parts = cut(members, execution, tokens)
-        found: Scored = {}
+        found: Numbers = {}
         for part in parts:
             read = iter(self._read(groups_of_all(part), compares))
             for member in part:

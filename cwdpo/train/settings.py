@@ -100,7 +100,11 @@ class Stage2(Config):
     @property
     def sampling(self) -> Rollouts | None:
         """How responses are sampled; None for an objective that samples none."""
-        return (self.rollouts or Rollouts()) if isinstance(self.objective, Online) else None
+        if not isinstance(self.objective, Online):
+            return None
+        found = self.rollouts or Rollouts()
+        as_default = found.prompts == self.optimization.batch_size
+        return found.model_copy(update={"prompts": None}) if as_default else found
 
     @property
     def objectives(self) -> tuple[Supervised | Preference | Online, ...]:

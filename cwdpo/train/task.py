@@ -7,7 +7,7 @@ global batch. A quantity whose name begins with `gradient_` is the square of a n
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -88,6 +88,10 @@ class Task:
     def ready(self, trainer: Trainer, step: int) -> int:
         """Make what the steps from `step` on need; returns the step up to which it is there. Collective."""
         return trainer.total
+
+    def check(self, collator: Collator, samples: Iterable[Sample]) -> None:
+        """Raise `DataError` for texts that cannot fit, before anything is trained."""
+        collator.check_texts(samples, self.kinds)
 
     def encode(self, collator: Collator, sample: Sample) -> Encoded:
         """What is scored of a sample; several threads call this."""

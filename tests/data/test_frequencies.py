@@ -95,4 +95,22 @@ def test_an_exact_answer_is_equal_but_for_case_punctuation_and_articles(inputs: 
         0.0,
         0.0,
     ]
-    assert normalised("An answer: the 3rd, a-b!") == "answer 3rd ab"
+    assert normalised("An answer: the 3rd, a-b!") == "answer 3rd a-b"
+
+
+@pytest.mark.parametrize(("one", "other"), [("3.5", "35"), ("-5", "5"), ("1/2", "12"), ("10:30", "1030"), ("A", "")])
+def test_different_answers_stay_different(one: str, other: str) -> None:
+    assert normalised(one) != normalised(other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("1,000", "1000"), ("(B)", "b"), ("A.", "a"), ('"Yes!"', "yes"), ("$5.", "5"), ("the  Cat", "cat")],
+)
+def test_equal_answers_are_equal(one: str, other: str) -> None:
+    assert normalised(one) == normalised(other)
+
+
+def test_saying_nothing_is_never_right(inputs: dict[str, Path]) -> None:
+    judge = ExactReward().judge({"pairs": inputs["pairs"]})
+    assert judge(["a#0", "a#0"], ["", "..."]) == [0.0, 0.0]

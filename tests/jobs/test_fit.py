@@ -62,11 +62,13 @@ def test_parameters_are_counted_from_headers(tmp_path: Path) -> None:
 
 def test_what_a_rank_holds() -> None:
     # 1 parameter of bf16 on 4 ranks: weights 2, gradients 4, master and moments 12, copy 2 bytes.
-    assert vars(two_copies(1, 2, 3, 4)) == {"policy": (2 + 4 + 12) / 4, "start": 2 / 4}
-    assert vars(two_copies(1, 2, 2, 4)) == {"policy": 2 + (4 + 12) / 4, "start": 2}
-    assert vars(two_copies(1, 2, 1, 4)) == {"policy": 2 + 4 + 12 / 4, "start": 2}
+    assert vars(two_copies(1, 1, 2, 3, 4)) == {"policy": (2 + 4 + 12) / 4, "start": 2 / 4}
+    assert vars(two_copies(1, 1, 2, 2, 4)) == {"policy": 2 + (4 + 12) / 4, "start": 2}
+    assert vars(two_copies(1, 1, 2, 1, 4)) == {"policy": 2 + 4 + 12 / 4, "start": 2}
     # float32 weights are their own master.
-    assert vars(two_copies(1, 4, 0, 4)) == {"policy": 4 + 4 + 8, "start": 4}
+    assert vars(two_copies(1, 1, 4, 0, 4)) == {"policy": 4 + 4 + 8, "start": 4}
+    # What is frozen has neither gradients nor an optimizer.
+    assert vars(two_copies(2, 1, 2, 3, 1)) == {"policy": 4 + 4 + 12, "start": 4}
 
 
 def test_full_online_training_that_cannot_hold_two_copies_is_refused(tmp_path: Path) -> None:
