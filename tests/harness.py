@@ -39,11 +39,18 @@ class Micro:
         return {"model": self.model, "pairs": self.pairs, "images": self.images, **more}
 
 
-def node(stage: str, spec: Mapping[str, Any], inputs: Mapping[str, Path], label: str = "", **execution: Any) -> Node:
-    """A node whose inputs are plain folders; `label` tells apart nodes that compute the same thing differently."""
+def node(
+    stage: str, spec: Mapping[str, Any], inputs: Mapping[str, Path | Node], label: str = "", **execution: Any
+) -> Node:
+    """A node whose inputs are plain folders, or nodes before it.
+
+    `label` tells apart nodes that compute the same thing differently; it is a part of what folders are known by.
+    """
     kind = STAGES[stage]
-    outside = {role: Outside(path, f"{role}{label}") for role, path in inputs.items()}
-    return Node(kind, kind.spec.model_validate(spec), outside, Execution(**execution))
+    known = {
+        role: entry if isinstance(entry, Node) else Outside(entry, f"{role}{label}") for role, entry in inputs.items()
+    }
+    return Node(kind, kind.spec.model_validate(spec), known, Execution(**execution))
 
 
 def start(home: Path, nodes: Sequence[Node], ranks: int = 1) -> Launched:
