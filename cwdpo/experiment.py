@@ -251,7 +251,10 @@ def _content(grid: GridFile, case: str) -> dict[str, Any]:
     """The base, the method and the case, one laid over the other."""
     base, changed = _with_model(grid.base), _with_model(grid.cases[case])
     name = changed.pop("method", base.pop("method", None))
-    stages = {} if name is None else _stages(str(name))
+    try:
+        stages = {} if name is None else _stages(str(name))
+    except ConfigError as error:
+        raise ConfigError(f"case '{case}': {error}") from error
     content: dict[str, Any] = merged(merged(base, stages), changed)
     return content
 

@@ -111,10 +111,7 @@ def load_lora(model: Any, adapter: Path, trainable: bool) -> Any:
 
 def load_frozen_adapter(policy: Any, adapter: Path, name: str) -> None:
     """Add an adapter to a PEFT model that already trains another one, which stays as it is."""
-    trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
     policy.load_adapter(adapter, name, is_trainable=False, autocast_adapter_dtype=False)
-    for parameter in trained:  # PEFT freezes every adapter but the active one, and asks which that is by name
-        parameter.requires_grad_(True)
 
 
 def trainable_policy(model: Any, tuning: Lora | FullTuning, adapter: Path | None, seed: int) -> Any:
