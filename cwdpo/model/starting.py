@@ -93,7 +93,8 @@ class StartingCopy:
         if partitioned:
             inference = {"train_micro_batch_size_per_gpu": 1, "bf16": config["bf16"], "zero_optimization": {"stage": 3}}
             self._engine, *_ = deepspeed.initialize(model=model, config=inference)
-            model = self._engine.eval()
+            self._engine.eval()  # returns nothing
+            model = self._engine
         else:
             model = model.to(distributed.device_of(context.rank))
         self._model = model
