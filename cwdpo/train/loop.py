@@ -57,6 +57,7 @@ class Trainer:
         self.total = spec.optimization.total_steps(self.order.steps_per_epoch)
         self._check_whole_batch()
         self.checkpoints = Checkpoints(context, full=spec.tuning.name == "full")
+        self.start: StartingPolicy | None = None
         self.engine, self.collator, self.progress = self._start()
         mine = range(context.rank.rank, len(samples), context.rank.world_size)
         task.check(self.collator, (samples[number] for number in mine))
@@ -138,7 +139,8 @@ class Trainer:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         model = model if partitioned else model.to(distributed.device_of(self.context.rank))
         policy = trainable_policy(model, spec.tuning, inputs.get("adapter"), spec.seed)
-        self.start = self._starting_policy(policy, config) if self.task.needs_start else None
+        if self.task.needs_start:
+            self.start = self._starting_policy(policy, config)
         if self.task.reading.values:
             add_value_head(policy)
         return policy

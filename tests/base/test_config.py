@@ -55,7 +55,7 @@ def test_the_experiment_these_tests_break_is_valid() -> None:
         (
             stage2(optimisation={}),
             "grid.yaml: stage2.optimisation: unknown key 'optimisation'; did you mean 'optimization'? valid: negatives,"
-            " objective, optimization",
+            " objective, optimization, rollouts, sft_phase",
         ),
         # Inside a union: the tag is no part of the path, and only the keys of the chosen member are valid.
         (
@@ -98,16 +98,20 @@ def test_an_unknown_key_is_answered_with_the_valid_ones(content: dict[str, Any],
     assert fault(content) == message
 
 
+SECOND = "continual_sft, cw_dpo, dpo, fixed_weight_dpo, focal_dpo, grpo, nsft, opa_dpo, ppo, v_dpo"
+"""Objectives of Stage 2."""
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (
-            stage2(objective={"name": "cpo"}),
-            "stage2.objective: unknown name 'cpo'; did you mean 'dpo'? valid: cw_dpo, dpo",
+            stage2(objective={"name": "dpoo"}),
+            f"stage2.objective: unknown name 'dpoo'; did you mean 'dpo'? valid: {SECOND}",
         ),
-        (stage2(objective={"name": 5}), "stage2.objective: unknown name '5'; valid: cw_dpo, dpo"),
+        (stage2(objective={"name": 5}), f"stage2.objective: unknown name '5'; valid: {SECOND}"),
         (stage2(objective={"name": ["dpo"]}), "stage2.objective: unknown name '['dpo']'"),
-        (stage2(objective={"beta": 1}), "stage2.objective: needs the key 'name'; valid: cw_dpo, dpo"),
+        (stage2(objective={"beta": 1}), f"stage2.objective: needs the key 'name'; valid: {SECOND}"),
         (stage2(objective="dpo"), "stage2.objective: expected a mapping; found 'dpo'"),
         (experiment(data={"source": "coco"}), "data: unknown source 'coco'; valid: demo_world, karpathy, preferences"),
         (experiment(data={}), "data: needs the key 'source'; valid: demo_world, karpathy, preferences"),
@@ -119,7 +123,7 @@ def test_an_unknown_key_is_answered_with_the_valid_ones(content: dict[str, Any],
         (experiment(benchmarks=[{}]), "benchmarks.0: needs the key 'name'; valid: captions, coco, flickr30k"),
         (
             experiment(stage1={"negatives": {"source": "llm"}}),
-            "stage1.negatives: unknown source 'llm'; valid: dataset, perturb",
+            "stage1.negatives: unknown source 'llm'; valid: corrective, dataset, perturb",
         ),
     ],
 )

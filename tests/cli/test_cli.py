@@ -156,7 +156,7 @@ def test_wrong_key_in_a_cluster(tmp_path: Path) -> None:
 GRID_FAULTS = {
     "cases: {}": ("cases: {sft: {stage1: {optimisation: {}}}}", "optimisation'; did you mean 'optimization'?"),
     "type": ("cases: {sft: {stage1: {optimization: {batch_size: many}}}}", "stage1.optimization.batch_size: "),
-    "tag": ("cases: {x: {stage2: {objective: {name: dppo}, negatives: {source: perturb}}}}", "did you mean 'dpo'?"),
+    "tag": ("cases: {x: {stage2: {objective: {name: dpoo}, negatives: {source: perturb}}}}", "did you mean 'dpo'?"),
     "top": ("casez: {}", "casez: unknown key 'casez'; did you mean 'cases'?"),
 }
 
