@@ -1,8 +1,14 @@
 """The data path, from data set to score, in one file.
 
     pairs -> negatives -> stage1 -> negatives -> [sft_phase] -> reference -> stage2 -> generate -> score
-      ^                     ^                                                            ^
-    world (demo)         pretrain (demo)                      base, stage1 and stage2 are all generated from
+      ^                     ^           ^                                                ^
+    world (demo)         pretrain    answers, critique, llm         base, stage1 and stage2 are all generated from
+
+Sources of negatives name the parts that they need first: answers of the policy that is trained next, its critique of
+them, what an LLM endpoint writes. Those who ask for the same share it.
+
+With `refresh: {rounds: K}` there are K of each: stage2[k] -> negatives[k+1] -> reference[k+1] -> stage2[k+1], always
+with the reference that Stage 2 started from.
 
 grpo and ppo sample their own responses: stage2 needs no negatives then and no reference, but for CIDEr-D as a reward
 frequencies (of n-grams, from pairs).
@@ -34,12 +40,15 @@ from cwdpo.evaluate.generate import GenerateSpec
 from cwdpo.evaluate.score import ScoreSpec
 from cwdpo.experiment import Experiment
 from cwdpo.model.config import Checkpoint, Lora, ModelSource, checkpoint_folder, model_digest, policy_of
+from cwdpo.negatives.answers import AnswersSpec
+from cwdpo.negatives.critique import CritiqueSpec
+from cwdpo.negatives.source import Part
 from cwdpo.negatives.stage import NegativesSpec
 from cwdpo.objectives.preference import Preference
-from cwdpo.train.config import Stage1Spec, Stage2Spec
+from cwdpo.train.config import Round, Stage1Spec, Stage2Spec
 from cwdpo.train.pretrain import PretrainSpec
 from cwdpo.train.reference import ReferenceSpec
-from cwdpo.train.settings import SftPhase, Stage1, Stage2, lacking
+from cwdpo.train.settings import Refresh, SftPhase, Stage1, Stage2, lacking
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,7 @@ class Stage:
         spec: the slice of the configuration it reads.
         module: where its `run(context)` lives; imported only where it runs, because some of them import torch.
         ranks: True when it runs as the processes of a distributed job, False for one process without torch.
+        implied: roles of inputs that are no part of the identity, because the others settle what they are.
     """
 
     name: str
@@ -58,6 +68,7 @@ class Stage:
     spec: type[Config]
     module: str
     ranks: bool
+    implied: frozenset[str] = frozenset()
 
 
 STAGES = {
@@ -66,7 +77,9 @@ STAGES = {
         Stage("world", 1, DemoWorld, "cwdpo.data.world", ranks=False),
         Stage("pairs", 1, PairsSpec, "cwdpo.data.pairs", ranks=False),
         Stage("pretrain", 1, PretrainSpec, "cwdpo.train.pretrain", ranks=True),
-        Stage("negatives", 1, NegativesSpec, "cwdpo.negatives.stage", ranks=False),
+        Stage("answers", 1, AnswersSpec, "cwdpo.negatives.answers", ranks=True),
+        Stage("critique", 1, CritiqueSpec, "cwdpo.negatives.critique", ranks=True),
+        Stage("negatives", 1, NegativesSpec, "cwdpo.negatives.stage", ranks=False, implied=frozenset({"images"})),
         Stage("stage1", 1, Stage1Spec, "cwdpo.train.stage1", ranks=True),
         Stage("sft_phase", 1, Stage1Spec, "cwdpo.train.stage1", ranks=True),
         Stage("reference", 1, ReferenceSpec, "cwdpo.train.reference", ranks=True),
@@ -76,6 +89,10 @@ STAGES = {
         Stage("score", 1, ScoreSpec, "cwdpo.evaluate.score", ranks=False),
     )
 }
+
+
+POLICY = ("model", "adapter", "pairs", "images")
+"""Inputs of a stage that asks the policy."""
 
 
 @dataclass(frozen=True)
@@ -103,8 +120,9 @@ class Node:
     @cached_property
     def card(self) -> dict[str, Any]:
         """What the identity is made of."""
-        parents = {role: entry.id for role, entry in self.inputs.items() if isinstance(entry, Node)}
-        digests = {role: entry.digest for role, entry in self.inputs.items() if isinstance(entry, Outside)}
+        counting = {role: entry for role, entry in self.inputs.items() if role not in self.stage.implied}
+        parents = {role: entry.id for role, entry in counting.items() if isinstance(entry, Node)}
+        digests = {role: entry.digest for role, entry in counting.items() if isinstance(entry, Outside)}
         return identity_card(self.stage.name, self.stage.version, self.spec, parents, digests)
 
     @cached_property
@@ -228,14 +246,36 @@ class Wiring:
         spec = PretrainSpec(architecture=model.architecture, pretraining=model.pretraining, policy=policy_of(model))
         return self._node("pretrain", spec, {"pairs": pairs, "images": data}, execution)
 
-    def _negatives(self, experiment: Experiment, stage: Stage1 | Stage2, portion: str, pairs: Any) -> dict[str, Node]:
-        """The input that rejected responses are, for a stage that uses them."""
+    def _negatives(
+        self, experiment: Experiment, stage: Stage1 | Stage2, portion: str, inputs: Mapping[str, Any]
+    ) -> dict[str, Node]:
+        """The input that rejected responses are, for a stage that uses them.
+
+        Args:
+            inputs: with the policy that sources may ask: `model` and, if any, `adapter`.
+        """
         if stage.negatives is None or not stage.uses_rejected:
             return {}
         self._check_supplies(experiment.data, stage)
         content = {"negatives": stage.negatives, "portion": portion, "requires": stage.requires}
         spec = NegativesSpec.model_validate(content)
-        return {"negatives": self._node("negatives", spec, {"pairs": pairs}, experiment.execution)}
+        own = {role: inputs[role] for role in ("pairs", "images")}
+        own |= self._parts(experiment, stage.negatives.parts(), portion, inputs)
+        return {"negatives": self._node("negatives", spec, own, experiment.execution)}
+
+    def _parts(
+        self, experiment: Experiment, parts: Mapping[str, Part], portion: str, inputs: Mapping[str, Any]
+    ) -> dict[str, Node]:
+        """The nodes of what a source needs first, by role."""
+        return {role: self._part(experiment, part, portion, inputs) for role, part in parts.items()}
+
+    def _part(self, experiment: Experiment, part: Part, portion: str, inputs: Mapping[str, Any]) -> Node:
+        roles = POLICY if part.asks_policy else part.reads
+        own = {role: inputs[role] for role in roles if role in inputs}
+        own |= self._parts(experiment, part.parts(), portion, inputs)
+        asked = {"policy": policy_of(experiment.model)} if part.asks_policy else {}
+        spec = STAGES[part.stage].spec.model_validate({**asked, "portion": portion, "part": part})
+        return self._node(part.stage, spec, own, experiment.execution)
 
     def _check_supplies(self, data: DataSource, stage: Stage1 | Stage2) -> None:
         """Raise `ConfigError` where no rejected response of the data comes with what training needs."""
@@ -248,7 +288,7 @@ class Wiring:
     def _stage1(self, experiment: Experiment, inputs: Mapping[str, Any]) -> Node:
         stage = experiment.stage1
         assert stage is not None, "only called with a Stage 1"
-        own = {**inputs, **self._negatives(experiment, stage, "stage1", inputs["pairs"])}
+        own = {**inputs, **self._negatives(experiment, stage, "stage1", inputs)}
         spec = Stage1Spec(objective=stage.objective, **_training(experiment, stage.optimization))
         return self._node("stage1", spec, own, experiment.execution)
 
@@ -256,15 +296,38 @@ class Wiring:
         stage = experiment.stage2
         assert stage is not None, "only called with a Stage 2"
         own = _with_policy(inputs, experiment, before)
-        own |= self._negatives(experiment, stage, "stage2", inputs["pairs"])
+        own |= self._negatives(experiment, stage, "stage2", own)
         if stage.sft_phase:
             own = _with_policy(own, experiment, self._sft_phase(experiment, stage.sft_phase, own))
-        if isinstance(stage.objective, Preference):
-            own["reference"] = self._reference(experiment, stage.objective, own)
         for name in stage.sampling.reward.stages if stage.sampling else ():
             own[name] = self._node(name, STAGES[name].spec(), {"pairs": inputs["pairs"]}, experiment.execution)
+        if stage.refresh:
+            return self._rounds(experiment, stage, stage.refresh, own)
+        return self._preference(experiment, stage, own)
+
+    def _rounds(self, experiment: Experiment, stage: Stage2, refresh: Refresh, start: Mapping[str, Any]) -> Node:
+        """The last round. Each starts from the trainer of the one before it and from negatives of its policy.
+
+        Args:
+            start: with the policy that Stage 2 starts from, the reference of all rounds, and the first negatives.
+        """
+        first, *others = refresh.parts
+        trained = self._preference(experiment, stage, start, first)
+        for part in others:
+            asked = _with_policy(start, experiment, trained)
+            own = {**start, **self._negatives(experiment, stage, "stage2", asked)}
+            trained = self._preference(experiment, stage, own, part, previous=trained)
+        return trained
+
+    def _preference(
+        self, experiment: Experiment, stage: Stage2, inputs: Mapping[str, Any], part: Round | None = None, **more: Node
+    ) -> Node:
+        """Training of Stage 2, or of a round of it, with the reference that its objective needs."""
+        own = {**inputs, **more}
+        if isinstance(stage.objective, Preference):
+            own["reference"] = self._reference(experiment, stage.objective, inputs)
         settings = _training(experiment, stage.optimization)
-        spec = Stage2Spec(objective=stage.objective, rollouts=stage.sampling, **settings)
+        spec = Stage2Spec(objective=stage.objective, rollouts=stage.sampling, round=part, **settings)
         return self._node("stage2", spec, own, experiment.execution)
 
     def _sft_phase(self, experiment: Experiment, phase: SftPhase, inputs: Mapping[str, Any]) -> Node:

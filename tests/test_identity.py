@@ -6,7 +6,7 @@ import json
 import shutil
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -100,6 +100,15 @@ def experiments(files: Path) -> dict[str, dict[str, Any]]:
     methods = {**first, **then, **phased}
     return {
         **{name: {"data": demo, "model": tiny, "seed": 1, **method} for name, method in methods.items()},
+        **{
+            f"negatives {name}": {
+                "data": demo,
+                "model": tiny,
+                "stage2": {"objective": {"name": "dpo"}, "negatives": negatives},
+                "seed": 1,
+            }
+            for name, negatives in negatives_of(perturb, dataset).items()
+        },
         "demo": {
             "data": demo,
             "model": tiny,
@@ -128,6 +137,20 @@ def experiments(files: Path) -> dict[str, dict[str, Any]]:
             "benchmarks": [{"name": "captions", "data": karpathy, "decoding": beam}],
             "seed": 1,
         },
+    }
+
+
+def negatives_of(perturb: dict[str, Any], dataset: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Sources that ask the policy or stand around others."""
+    asking = {
+        name: {"source": name, "max_new_tokens": 32, "block": 8}
+        for name in ("beam", "sample", "own_answer", "augmented_image", "self_critic")
+    }
+    shares = {"policy": {"share": 0.8, "negatives": asking["sample"]}, "data": {"negatives": dataset}}
+    return {
+        **asking,
+        "graded": {"source": "graded", "of": {"easy": {**dataset, "count": 2}, "medium": {**perturb, "edits": 2}}},
+        "mixed": {"source": "mixed", "of": shares},
     }
 
 
@@ -172,7 +195,7 @@ def test_the_golden_grid_has_every_stage(files: Path) -> None:
 
 def parts(annotation: Any) -> Iterator[Any]:
     """Every type inside an annotation, unions and containers taken apart."""
-    if get_origin(annotation) in (typing.Union, types.UnionType, tuple, list, dict, typing.Annotated):
+    if get_origin(annotation) in (typing.Union, types.UnionType, tuple, list, dict, Mapping, typing.Annotated):
         for argument in get_args(annotation):
             yield from parts(argument)
     else:
@@ -207,6 +230,9 @@ def leaves(value: BaseModel, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple
         elif isinstance(item, tuple) and item and isinstance(item[0], BaseModel):
             for index, member in enumerate(item):
                 yield from leaves(member, (*path, name, index))
+        elif isinstance(item, Mapping) and all(isinstance(member, BaseModel) for member in item.values()):
+            for key, member in item.items():
+                yield from leaves(member, (*path, name, key))
         elif not models_in(field.annotation) and not is_constant(field.annotation):
             yield (*path, name), value, name
 
@@ -233,6 +259,7 @@ OTHER_VALUES: dict[str, Any] = {
     "Optimization.betas": (0.8, 0.99),
     "Pretraining.betas": (0.8, 0.99),
     "Perturb.kinds": ("colour",),
+    "Fraction.share": 0.2,
 }
 
 

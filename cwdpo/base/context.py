@@ -23,6 +23,7 @@ class StageContext:
         inputs: role -> folder or file to read.
         out: empty folder for the artefact's files; rank 0 writes, unless a stage says otherwise.
         partial: folder that survives a kill; what is in it was written atomically.
+        cache: folder of the home that outlives every artefact: what is in it is found by what it answers.
         rank: this process among the job's ranks.
         execution: settings that do not change the result.
         event: appends a line to the attempt's events (does nothing on other ranks).
@@ -35,6 +36,7 @@ class StageContext:
     inputs: Mapping[str, Path]
     out: Path
     partial: Path
+    cache: Path
     rank: Rank
     execution: Execution
     event: Callable[..., None]

@@ -14,7 +14,7 @@ from cwdpo.base.errors import DataError, ModelError
 from cwdpo.data.images import open_image
 from cwdpo.data.records import Turn
 from cwdpo.data.samples import Sample
-from cwdpo.data.views import WHOLE, View, blanked, masked
+from cwdpo.data.views import WHOLE, View, blanked, masked, noised
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -208,6 +208,9 @@ class Collator:
         encoded = self.processor(text=[text], images=[[picture]], return_tensors="pt", add_special_tokens=not written)
         if "image_grid_thw" in encoded and "mm_token_type_ids" not in encoded:
             raise ModelError("the processor gives no mm_token_type_ids: rotary positions of images would be wrong")
+        if view.noise is not None:
+            repeats = getattr(self.processor.image_processor, "temporal_patch_size", 1)
+            return noised(dict(encoded), view.noise, image, repeats)
         return dict(encoded)
 
 

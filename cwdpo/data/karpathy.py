@@ -8,12 +8,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 from cwdpo.base.errors import DataError, name_valid
+from cwdpo.data.annotations import list_of, read_annotations, value_of
 from cwdpo.data.records import Record, Split, clean_text, portion_of, relative_image
 
 _SPLITS: dict[str, Split] = {"train": "train", "restval": "train", "val": "val", "test": "test"}
@@ -43,12 +43,7 @@ def read_karpathy(
 
 
 def _images(path: Path) -> list[dict[str, Any]]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{path}: cannot read the annotation file: {error.strerror}") from error
-    except (ValueError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not valid JSON ({error})") from error
+    content = read_annotations(path)
     images = content.get("images") if isinstance(content, dict) else None
     if not isinstance(images, list) or not images:
         raise DataError(f"{path}: expected a Karpathy split file, an object with a non-empty list 'images'")
@@ -60,13 +55,11 @@ def _records_of(
 ) -> Iterator[Record]:
     """The records of one image."""
     split = _split_of(image, where)
-    parts = [images, image.get("filepath", ""), _key(image, "filename", where)]
+    parts = [images, image.get("filepath", ""), value_of(image, "filename", where)]
     path = relative_image("/".join(str(part) for part in parts if part), where)
-    sentences = _key(image, "sentences", where)
-    if not isinstance(sentences, list) or not sentences:
-        raise DataError(f"{where}.sentences: expected a non-empty list, found {sentences!r:.40}")
+    sentences = list_of(image, "sentences", where)
     captions = tuple(
-        clean_text(_key(sentence, "raw", f"{where}.sentences[{number}]"), f"{where}.sentences[{number}].raw")
+        clean_text(value_of(sentence, "raw", f"{where}.sentences[{number}]"), f"{where}.sentences[{number}].raw")
         for number, sentence in enumerate(sentences)
     )
     image_id = str(image.get("cocoid", image.get("imgid", path)))
@@ -78,15 +71,7 @@ def _records_of(
 
 
 def _split_of(image: Any, where: str) -> Split:
-    found = _key(image, "split", where)
+    found = value_of(image, "split", where)
     if str(found) not in _SPLITS:
         raise DataError(f"{where}.split: unknown split {name_valid(found, _SPLITS)}")
     return _SPLITS[found]
-
-
-def _key(mapping: Any, key: str, where: str) -> Any:
-    if not isinstance(mapping, dict):
-        raise DataError(f"{where}: expected an object, found {type(mapping).__name__}")
-    if key not in mapping:
-        raise DataError(f"{where}: key '{key}' is missing; found {', '.join(mapping) or 'no key'}")
-    return mapping[key]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from typing import Literal
 
@@ -24,14 +25,15 @@ class PairsSpec(Config):
 
 
 def run(context: StageContext) -> None:
-    """Read, check every image, write records.jsonl and summary.json.
+    """Read, check every image, write records.jsonl and summary.json; what was left out is counted there and printed.
 
     Raises:
         DataError: see the readers; a missing, truncated or non-image file; an empty split.
     """
     spec: PairsSpec = context.spec
     folder = context.inputs["data"]
-    records = spec.data.read(folder)
+    left_out = Counter[str]()
+    records = spec.data.read(folder, left_out)
     check_ids(records, str(folder))
     if spec.purpose == "train":
         _check_portions(records, str(folder))
@@ -40,7 +42,10 @@ def run(context: StageContext) -> None:
     check_images(folder, (record.image for record in records), spec.data.check_images)
     write_records(context.out / "records.jsonl", records)
     limited = {"limit": spec.data.limit} if spec.data.limit else {}
-    files.write_json(context.out / "summary.json", {**limited, **_summary(records)})
+    counted = {"left_out": dict(left_out)} if left_out else {}
+    files.write_json(context.out / "summary.json", {**limited, **_summary(records), **counted})
+    for reason, count in left_out.items():
+        print(f"left out: {count} {reason}", file=sys.stderr)
 
 
 def _summary(records: list[Record]) -> dict[str, object]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,6 +43,8 @@ class Rejected:
         revised: a minimal correction of the text, or None.
         dialogue: questions that correct the text, with their answers.
         scores: one for each sentence of the text, or none.
+        mean_logp: of the text under the policy that made it, nats per token; None where no policy did.
+        how: how it was made, in words of its source: what was swapped, which draw it is.
     """
 
     text: str
@@ -51,6 +53,8 @@ class Rejected:
     revised: str | None = None
     dialogue: tuple[Turn, ...] = ()
     scores: tuple[SentenceScore, ...] = ()
+    mean_logp: float | None = None
+    how: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def supplies(self) -> frozenset[Supply]:
@@ -147,7 +151,11 @@ def _row_of(record: Record) -> dict[str, Any]:
 def rejected_row(rejected: Rejected) -> dict[str, Any]:
     """Its JSON object, without what it does not come with: data that knows nothing of it keeps its bytes."""
     row = asdict(rejected)
-    return {key: value for key, value in row.items() if value or key not in ("revised", "dialogue", "scores")}
+    return {key: value for key, value in row.items() if key in _ALWAYS or value not in (None, (), {})}
+
+
+_ALWAYS = ("text", "source", "grade")
+"""Keys of every rejected response in a file."""
 
 
 def read_records(path: Path) -> list[Record]:

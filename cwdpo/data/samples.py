@@ -16,8 +16,8 @@ from cwdpo.base.lines import JsonLines, Rows, RowsById, short_hash
 from cwdpo.data.records import Portion, SentenceScore, Turn, dialogue_of, record_of, scores_of
 
 Item = TypeVar("Item")
-Wrong = Sequence[Mapping[str, Any]]
-"""The rejected responses of one record, as negatives.jsonl has them."""
+Negatives = Mapping[str, Any]
+"""The row of one record in negatives.jsonl."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,7 @@ class Sample:
     """One image and prompt with its chosen response and any number of rejected ones.
 
     Attributes:
+        chosen: of the record, or what the rejected ones lost to where their source says otherwise.
         revised: a minimal correction of each rejected response.
         dialogues: a corrective dialogue for each rejected response.
         scores: the sentence scores of each rejected response.
@@ -66,7 +67,7 @@ def load_samples(records: Path, negatives: Path | None, *portions: Portion, pair
         paired: leave out samples without a rejected response.
     """
     lines = JsonLines(records / "records.jsonl")
-    rejected = _rejected_by_id(negatives) if negatives else {}
+    rejected = _negatives_by_id(negatives) if negatives else {}
     starts = {portion: array("q") for portion in portions}
     left_out = 0
     for start, row in lines.scan():
@@ -80,14 +81,15 @@ def load_samples(records: Path, negatives: Path | None, *portions: Portion, pair
     return Samples(lines, array("q", chain(*starts.values())), partial(_sample, rejected), left_out)
 
 
-def _sample(rejected: Mapping[str, Wrong], row: dict[str, Any]) -> Sample:
-    wrong = rejected.get(row["id"], ())
+def _sample(negatives: Mapping[str, Negatives], row: dict[str, Any]) -> Sample:
+    found = negatives.get(row["id"], {})
+    wrong = found.get("rejected", ())
     return Sample(
         row["id"],
         row["image_id"],
         row["image"],
         row["prompt"],
-        row["chosen"],
+        found.get("chosen", row["chosen"]),
         rejected=_of_each(wrong, "text", str),
         revised=_of_each(wrong, "revised", str),
         dialogues=_of_each(wrong, "dialogue", dialogue_of),
@@ -95,13 +97,13 @@ def _sample(rejected: Mapping[str, Wrong], row: dict[str, Any]) -> Sample:
     )
 
 
-def _of_each(wrong: Wrong, key: str, make: Callable[[Any], Item]) -> tuple[Item, ...]:
+def _of_each(wrong: Sequence[Mapping[str, Any]], key: str, make: Callable[[Any], Item]) -> tuple[Item, ...]:
     """What lies under `key`, of each rejected response; empty where one lacks it."""
     return tuple(make(item[key]) for item in wrong) if all(key in item for item in wrong) else ()
 
 
-def _rejected_by_id(folder: Path) -> RowsById[Wrong]:
-    return RowsById(folder / "negatives.jsonl", lambda row: row["rejected"])
+def _negatives_by_id(folder: Path) -> RowsById[Negatives]:
+    return RowsById(folder / "negatives.jsonl", lambda row: row if row["rejected"] else {})
 
 
 class DataOrder:

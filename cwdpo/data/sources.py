@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from cwdpo.base import files
 from cwdpo.base.config import Config, Neutral, Place
@@ -15,8 +17,11 @@ from cwdpo.base.errors import ConfigError, DataError
 from cwdpo.base.identity import digest
 from cwdpo.data.demo_world import DemoWorld
 from cwdpo.data.karpathy import read_karpathy
+from cwdpo.data.llava import LlavaReader
+from cwdpo.data.ocrvqa import QUESTION, OcrvqaReader
 from cwdpo.data.preferences import read_preferences
 from cwdpo.data.records import Record, first_images
+from cwdpo.data.textcaps import read_textcaps
 from cwdpo.objectives.supply import SUPPLIES, Supply
 
 
@@ -25,6 +30,8 @@ class Source(Config):
 
     may_supply: ClassVar[frozenset[Supply]] = frozenset()
     """What rejected responses in a file of this format may come with."""
+    in_evaluation: ClassVar[Mapping[str, Any]] = {}
+    """Fields beside `prompt` and `stage1_share` that only training reads, and what they are in evaluation."""
 
     prompt: str = "Describe the image briefly."
     """The user's turn, beside the image."""
@@ -38,63 +45,222 @@ class Source(Config):
 
     @property
     def one_per_image(self) -> bool:
-        """True when an epoch trains on one caption of each image, drawn by seed."""
-        return getattr(self, "captions_per_image", "all") == "draw"
+        """True when an epoch trains on one record of each image, drawn by seed."""
+        return False
 
     def for_evaluation(self) -> Self:
-        """The same data with what only training reads set back, so that it does not change what is evaluated."""
-        fields = type(self).model_fields
-        reset = {"prompt": fields["prompt"].default, "stage1_share": fields["stage1_share"].default}
-        if "captions_per_image" in fields:
-            reset["captions_per_image"] = "first"
-        return self.model_copy(update=reset)
+        """The same data with what only training reads set back, so that it does not change what is evaluated.
 
-    def read(self, folder: Path) -> list[Record]:
-        """The records, from the files as they lie in `folder`, the data root; no more than `limit` allows."""
-        records = self.read_all(folder)
+        Raises:
+            ConfigError: the data has no val or test split.
+        """
+        fields = type(self).model_fields
+        reset = {name: fields[name].default for name in ("prompt", "stage1_share")}
+        return self.model_copy(update={**reset, **self.in_evaluation})
+
+    def read(self, folder: Path, left_out: Counter[str] | None = None) -> list[Record]:
+        """The records, from the files as they lie in `folder`, the data root; no more than `limit` allows.
+
+        Args:
+            left_out: what the files hold but no record can be made of is counted here, by reason.
+        """
+        records = self.read_all(folder, Counter() if left_out is None else left_out)
         return first_images(records, self.limit) if self.limit else records
 
     @abstractmethod
-    def read_all(self, folder: Path) -> list[Record]:
+    def read_all(self, folder: Path, left_out: Counter[str]) -> list[Record]:
         """Every record of the files."""
 
 
-class Karpathy(Source):
+class Captions(Source):
+    """Data with several captions of an image."""
+
+    in_evaluation: ClassVar[Mapping[str, Any]] = {"captions_per_image": "first"}
+
+    captions_per_image: Literal["first", "draw", "all"] = "draw"
+    """Train on the first caption of an image, on one drawn by seed each epoch, or on all; the rest only scores."""
+
+    @property
+    def one_per_image(self) -> bool:
+        """True when captions are drawn."""
+        return self.captions_per_image == "draw"
+
+
+class Files(Source):
+    """Data that lies in a folder of the user's."""
+
+    root: Annotated[Path, Place()]
+    """The data folder; image paths are relative to it."""
+    annotations: str
+    """The annotation file, relative to `root`."""
+
+    @property
+    def annotation_files(self) -> tuple[str, ...]:
+        """Every file that is read, relative to `root`."""
+        return (self.annotations,)
+
+    @property
+    def picks(self) -> tuple[object, ...]:
+        """Settings beside `limit` that decide which images are used."""
+        return ()
+
+
+class Karpathy(Captions, Files):
     """A Karpathy split file (`dataset_coco.json`, `dataset_flickr30k.json`) and a folder of images."""
 
     source: Literal["karpathy"]
-    root: Annotated[Path, Place()]
-    """The data folder; image paths are relative to it."""
     annotations: str = "dataset_coco.json"
     """The split file, relative to `root`."""
     images: str = ""
     """Folder under `root` that the file's `filepath` entries are relative to."""
-    captions_per_image: Literal["first", "draw", "all"] = "draw"
-    """Train on the first caption of an image, on one drawn by seed each epoch, or on all; the rest only scores."""
 
-    def read_all(self, folder: Path) -> list[Record]:
+    @property
+    def picks(self) -> tuple[object, ...]:
+        """The folder of the images."""
+        return (self.images,)
+
+    def read_all(self, folder: Path, left_out: Counter[str]) -> list[Record]:
         """See `cwdpo.data.karpathy`."""
         file = folder / self.annotations
         return read_karpathy(file, self.images, self.prompt, self.captions_per_image, self.stage1_share)
 
 
-class Preferences(Source):
+class Preferences(Files):
     """A JSONL file of preference records and a folder of images."""
 
     may_supply: ClassVar[frozenset[Supply]] = frozenset(SUPPLIES)
 
     source: Literal["preferences"]
-    root: Annotated[Path, Place()]
-    """Folder that image paths are relative to."""
     annotations: str = "preferences.jsonl"
     """The records, relative to `root`."""
 
-    def read_all(self, folder: Path) -> list[Record]:
+    def read_all(self, folder: Path, left_out: Counter[str]) -> list[Record]:
         """See `cwdpo.data.preferences`."""
         return read_preferences(folder / self.annotations, self.prompt, self.stage1_share)
 
 
-class Demo(Source):
+class Llava(Files):
+    """Conversations in LLaVA's format (`llava_instruct_150k.json`) and a folder of images.
+
+    Entries without an image, or with several, are left out and counted in the summary of the records.
+    """
+
+    in_evaluation: ClassVar[Mapping[str, Any]] = {"turns": "first"}
+
+    source: Literal["llava"]
+    prompt: str = "Describe the image briefly."
+    """The question, where an entry has no words beside the image; all others bring their own."""
+    annotations: str = "llava_instruct_150k.json"
+    """The conversations, relative to `root`."""
+    images: str = ""
+    """Folder under `root` that the file's `image` entries are relative to, such as `train2017`."""
+    turns: Literal["first", "all"] = "first"
+    """Train on the first question and answer of each entry, or on each as a record of its own. A later question then
+    stands alone, without the turns before it, which it may speak of."""
+    val_share: float = Field(default=0, ge=0, lt=1)
+    """Share of the images that become the val split, by a hash of the image path: the format has no split."""
+    test_share: float = Field(default=0, ge=0, lt=1)
+    """Share of the images that become the test split, in the same way."""
+
+    @model_validator(mode="after")
+    def _leaves_training(self) -> Llava:
+        if self.val_share + self.test_share >= 1:
+            raise ValueError(f"val_share {self.val_share} and test_share {self.test_share} leave nothing to train on")
+        return self
+
+    @property
+    def picks(self) -> tuple[object, ...]:
+        """The folder of the images, and the shares, which decide what is first in a split."""
+        return (self.images, self.val_share, self.test_share)
+
+    def for_evaluation(self) -> Self:
+        """See `Source`; data that holds nothing out is refused."""
+        if not self.val_share + self.test_share:
+            raise ConfigError(
+                "data: a LLaVA file has no val or test split to evaluate on; hold some of its images out, such as"
+                " test_share: 0.01, or give the benchmark data of its own"
+            )
+        return super().for_evaluation()
+
+    def read_all(self, folder: Path, left_out: Counter[str]) -> list[Record]:
+        """See `cwdpo.data.llava`."""
+        reader = LlavaReader(
+            self.images, self.prompt, self.turns, self.stage1_share, self.val_share, self.test_share
+        )  # fmt: skip
+        return reader.read(folder / self.annotations, left_out)
+
+
+class Ocrvqa(Files):
+    """OCR-VQA's questions about book covers (`dataset.json`) and a folder of images."""
+
+    in_evaluation: ClassVar[Mapping[str, Any]] = {"questions_per_image": "all"}
+
+    source: Literal["ocrvqa"]
+    prompt: str = "{question}\nAnswer the question using a single word or phrase."
+    """The user's turn; `{question}` stands for the question. The default is how LLaVA-1.5 asks for short answers."""
+    annotations: str = "dataset.json"
+    """The questions, relative to `root`."""
+    images: str = "images"
+    """Folder under `root` with the images, named by their keys."""
+    image_suffix: str | None = None
+    """Ending of every image file; None takes that of its URL, as the data set's own loader does. LLaVA's copy of the
+    images has `.jpg` for all."""
+    questions_per_image: Literal["first", "draw", "all"] = "all"
+    """Train on the first question about an image, on one drawn by seed each epoch, or on all."""
+
+    @field_validator("prompt")
+    @classmethod
+    def _asks(cls, prompt: str) -> str:
+        if QUESTION not in prompt:
+            raise ValueError(f"must hold {QUESTION}, which stands for the question")
+        return prompt
+
+    @property
+    def one_per_image(self) -> bool:
+        """True when questions are drawn."""
+        return self.questions_per_image == "draw"
+
+    @property
+    def picks(self) -> tuple[object, ...]:
+        """What the paths of the images are made of."""
+        return (self.images, self.image_suffix)
+
+    def read_all(self, folder: Path, left_out: Counter[str]) -> list[Record]:
+        """See `cwdpo.data.ocrvqa`."""
+        reader = OcrvqaReader(
+            self.images, self.image_suffix, self.prompt, self.questions_per_image, self.stage1_share
+        )  # fmt: skip
+        return reader.read(folder / self.annotations)
+
+
+class Textcaps(Captions, Files):
+    """TextCaps (`TextCaps_0.1_train.json`, `TextCaps_0.1_val.json`) and the folder of TextVQA's images."""
+
+    source: Literal["textcaps"]
+    annotations: str = "TextCaps_0.1_train.json"
+    """The captions of the training split, relative to `root`."""
+    val_annotations: str | None = "TextCaps_0.1_val.json"
+    """Those of the val split, relative to `root`; None reads none. Benchmarks say `split: val`: there is no test split."""
+    images: str = "train_images"
+    """Folder under `root` with the images of both splits."""
+
+    @property
+    def annotation_files(self) -> tuple[str, ...]:
+        """The file of each split."""
+        return (self.annotations, *([self.val_annotations] if self.val_annotations else []))
+
+    @property
+    def picks(self) -> tuple[object, ...]:
+        """The folder of the images."""
+        return (self.images,)
+
+    def read_all(self, folder: Path, left_out: Counter[str]) -> list[Record]:
+        """See `cwdpo.data.textcaps`."""
+        paths = [folder / name for name in self.annotation_files]
+        return read_textcaps(paths, self.images, self.prompt, self.captions_per_image, self.stage1_share)
+
+
+class Demo(Captions):
     """A generated world, written in COCO's own format and read by the same reader."""
 
     source: Literal["demo_world"]
@@ -103,22 +269,24 @@ class Demo(Source):
     captions_per_image: Literal["first", "draw", "all"] = "first"
     """Five wordings mixed in training stall a model of this size, so the canonical one is trained on."""
 
-    def read_all(self, folder: Path) -> list[Record]:
+    def read_all(self, folder: Path, left_out: Counter[str]) -> list[Record]:
         """See `cwdpo.data.karpathy`."""
         file = folder / "dataset_coco.json"
         return read_karpathy(file, "images", self.prompt, self.captions_per_image, self.stage1_share)
 
 
-DataSource = Annotated[Karpathy | Preferences | Demo, Field(discriminator="source")]
+DataSource = Annotated[Karpathy | Preferences | Llava | Ocrvqa | Textcaps | Demo, Field(discriminator="source")]
 
 
-def data_root(source: Karpathy | Preferences) -> Path:
-    """The data folder, checked to be there."""
+def data_root(source: Files) -> Path:
+    """The data folder; raises `ConfigError` when it or an annotation file is not there."""
     root = source.root.expanduser()
     if not root.is_dir():
         raise ConfigError(f"data.root: no such folder '{root}'")
-    if not (root / source.annotations).is_file():
-        raise ConfigError(f"data.annotations: no file '{source.annotations}' in '{root}'")
+    for name in source.annotation_files:
+        if not (root / name).is_file():
+            key = "annotations" if name == source.annotations else "val_annotations"
+            raise ConfigError(f"data.{key}: no file '{name}' in '{root}'")
     return root
 
 
@@ -126,26 +294,26 @@ REREAD = 20_000
 """Up to this many images their sizes are read at every plan."""
 
 
-def data_digest(source: Karpathy | Preferences, cache: Path) -> str:
-    """Digest of the annotation file's bytes and of the path and size of each image that is used.
+def data_digest(source: Files, cache: Path) -> str:
+    """Digest of the annotation files' bytes and of the path and size of each image that is used.
 
-    The digest of a large set is kept in `cache` (a folder) for as long as the annotation file is unchanged: 123,000
-    sizes take a minute on a parallel file system. Touch the file after changing an image. Small sets are read anew.
+    The digest of a large set is kept in `cache` (a folder) for as long as the annotation files are unchanged: 123,000
+    sizes take a minute on a parallel file system. Touch one after changing an image. Small sets are read anew.
 
     Raises:
         DataError: an annotated image is missing.
     """
     root = data_root(source)
-    annotations = root / source.annotations
-    stat = annotations.stat()
-    images = source.images if isinstance(source, Karpathy) else ""
+    annotations = [root / name for name in source.annotation_files]
+    stats = [path.stat() for path in annotations]
+    stamps = [number for stat in stats for number in (stat.st_size, stat.st_mtime_ns)]
     limit = [source.limit] if source.limit else []
-    key = digest([str(root.resolve()), source.annotations, images, stat.st_size, stat.st_mtime_ns, *limit])
+    key = digest([str(root.resolve()), *source.annotation_files, *source.picks, *stamps, *limit])
     kept = cache / f"data-{key[:16]}.json"
     if kept.exists() and files.read_json(kept)["images"] > REREAD:
         return str(files.read_json(kept)["digest"])
     names = sorted({record.image for record in source.read(root)})
-    value = digest([files.sha256_file(annotations), [[name, _size(root, name)] for name in names]])
+    value = digest([*map(files.sha256_file, annotations), [[name, _size(root, name)] for name in names]])
     files.write_json(kept, {"digest": value, "root": str(root), "images": len(names)})
     return value
 

@@ -1,7 +1,8 @@
-"""Images that show less than they do: what V-DPO and OPA-DPO compare an answer's log-probability with."""
+"""Images that show less than they do: what V-DPO and OPA-DPO compare with, and what SeVa's losers answer to."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,11 @@ CELLS = 112
 """Most cells along a side of the grid that is masked. Single pixels of a photograph would be averaged away when the
 processor scales it down; cells of this size are three pixels of a model that sees 336."""
 
+CHANNELS = 3
+
+STEPS = 1000
+"""Of the diffusion that adds noise."""
+
 NOTHING = 1e-20
 """What a blank image is made of: Idefics takes an image of exact zeros for padding, and leaves it out."""
 
@@ -28,10 +34,12 @@ class View:
     Attributes:
         masked: share of its cells that show its mean colour instead, the same ones whenever it is opened.
         blank: the model is given zeros, which is what the processor's normalisation makes of a mean image.
+        noise: step of the diffusion that has gone over it, of `STEPS`, the same noise whenever it is opened.
     """
 
     masked: float = 0.0
     blank: bool = False
+    noise: int | None = None
 
 
 WHOLE = View()
@@ -58,3 +66,25 @@ def blanked(prefix: dict[str, Tensor]) -> dict[str, Tensor]:
         key: value.new_full(value.shape, NOTHING) if value.is_floating_point() else value
         for key, value in prefix.items()
     }
+
+
+def noised(prefix: dict[str, Tensor], step: int, name: str, repeats: int) -> dict[str, Tensor]:
+    """An encoded prefix whose normalised pixels x are `sqrt(a) x + sqrt(1 - a) e`, e standard normal, drawn by `name`.
+
+    a is the product of 1 - beta over the steps up to `step`, beta = sigmoid(linspace(-6, 6)) (0.005 - 1e-5) + 1e-5
+    (SeVa, arXiv 2404.10501; VCD's schedule).
+
+    Args:
+        repeats: how often a processor that is made for videos repeats the picture in each row of pixels.
+    """
+    import torch
+
+    betas = torch.linspace(-6, 6, STEPS, dtype=torch.float64).sigmoid() * (0.005 - 1e-5) + 1e-5
+    kept = float((1 - betas).cumprod(0)[step])
+    generator = torch.Generator().manual_seed(seed_from("noise", name))
+    pixels = prefix["pixel_values"]
+    shape = (len(pixels), CHANNELS, repeats, -1) if repeats > 1 else pixels.shape
+    values = pixels.reshape(shape)
+    drawn = torch.randn(values[:, :, :1].shape if repeats > 1 else shape, generator=generator)
+    mixed = math.sqrt(kept) * values + math.sqrt(1 - kept) * drawn.to(values)
+    return {**prefix, "pixel_values": mixed.reshape(pixels.shape)}

@@ -13,7 +13,7 @@ from cwdpo.data.encoding import Collator
 from cwdpo.data.records import open_records
 from cwdpo.evaluate.benchmarks import Benchmark
 from cwdpo.model.config import Policy
-from cwdpo.model.generate import Answer, Prompted, generate, goes_once
+from cwdpo.model.generate import Answer, Prompted, generate, goes_once, how_decoded
 from cwdpo.model.inference import Replica
 from cwdpo.model.load import context_length
 
@@ -51,7 +51,8 @@ def run(context: StageContext) -> None:
     context.barrier()
     if context.rank.is_first:
         files.write_jsonl(context.out / "generations.jsonl", blocks.rows())
-        files.write_json(context.out / "settings.json", _settings(spec, replica))
+        settings = how_decoded(replica, spec.policy.dtype, decoding)
+        files.write_json(context.out / "settings.json", {"prompt": spec.benchmark.prompt, **settings})
 
 
 def _row(item: Prompted, answer: Answer) -> dict[str, Any]:
@@ -59,19 +60,3 @@ def _row(item: Prompted, answer: Answer) -> dict[str, Any]:
     if len(answer.texts) > 1:
         row["candidates"] = list(answer.texts)
     return {**row, "truncated": answer.truncated}
-
-
-def _settings(spec: GenerateSpec, replica: Replica) -> dict[str, Any]:
-    """Everything beside the weights that shapes an answer."""
-    import torch
-    import transformers
-
-    images = replica.processor.image_processor
-    return {
-        "prompt": spec.benchmark.prompt,
-        "decoding": spec.benchmark.decoding.model_dump(mode="json"),
-        "dtype": spec.policy.dtype,
-        "image_processor": type(images).__name__,
-        "image_size": {key: value for key, value in dict(images.size).items() if value is not None},
-        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
-    }

@@ -22,6 +22,8 @@ Kind = Literal["prepare", "train", "generate", "score"]
 KINDS: dict[str, Kind] = {
     "world": "prepare",
     "pairs": "prepare",
+    "answers": "generate",
+    "critique": "generate",
     "negatives": "prepare",
     "pretrain": "train",
     "stage1": "train",

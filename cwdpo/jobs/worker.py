@@ -163,6 +163,7 @@ class Worker:
             inputs=self._inputs(),
             out=attempt.out,
             partial=self.artefact.partial,
+            cache=self.store.home / "cache",
             rank=self.rank,
             execution=Execution.model_validate(self.job.execution),
             event=attempt.event if self.rank.is_first else _silent,

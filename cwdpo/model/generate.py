@@ -162,6 +162,21 @@ def _options(replica: Replica, decoding: Decoding, names: list[str], seed: int, 
     return options
 
 
+def how_decoded(replica: Replica, dtype: str, decoding: Decoding) -> dict[str, Any]:
+    """Everything beside the weights and the prompt that shapes an answer."""
+    import torch
+    import transformers
+
+    images = replica.processor.image_processor
+    return {
+        "decoding": decoding.model_dump(mode="json"),
+        "dtype": dtype,
+        "image_processor": type(images).__name__,
+        "image_size": {key: value for key, value in dict(images.size).items() if value is not None},
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+    }
+
+
 class GumbelNoise:
     """Sampling as arg-max: logits / temperature, cut to top-p, plus Gumbel noise from one generator per row.
 

@@ -7,10 +7,13 @@ from typing import Annotated, get_args
 from pydantic import Field
 
 from cwdpo.negatives.corrective import Corrective
+from cwdpo.negatives.graded import Graded
+from cwdpo.negatives.mixed import Mixed
 from cwdpo.negatives.plain import Plain
+from cwdpo.negatives.source import Source
 from cwdpo.objectives.supply import Supply
 
-Negatives = Annotated[Plain | Corrective, Field(discriminator="source")]
+Negatives = Annotated[Plain | Mixed | Graded | Corrective, Field(discriminator="source")]
 
 
 def makers(supply: Supply) -> list[str]:
@@ -19,5 +22,5 @@ def makers(supply: Supply) -> list[str]:
     return [f"{_tag(member)} {member.makes[supply]}".strip() for member in members if supply in member.makes]
 
 
-def _tag(member: type[Plain | Corrective]) -> str:
+def _tag(member: type[Source]) -> str:
     return str(get_args(member.model_fields["source"].annotation)[0])

@@ -13,15 +13,16 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from cwdpo.base.config import Config, Neutral
+from cwdpo.base.config import Neutral
 from cwdpo.base.identity import seed_from
 from cwdpo.data.records import Record, Rejected, Turn
 from cwdpo.negatives.codebook import corrections
 from cwdpo.negatives.plain import Plain
+from cwdpo.negatives.source import Made, Offer, Part, Source, named, within
 from cwdpo.objectives.supply import Supply
 
 
-class Corrective(Config):
+class Corrective(Source):
     """Adds a dialogue to every rejected response of `of`, in place of the one it may have."""
 
     source: Literal["corrective"]
@@ -36,14 +37,19 @@ class Corrective(Config):
 
     makes: ClassVar[Mapping[Supply, str]] = {"dialogue": ""}
 
+    def parts(self) -> Mapping[str, Part]:
+        """Those of `of`."""
+        return named("of", self.of.parts())
+
     def provides(self, by_data: frozenset[Supply]) -> frozenset[Supply]:
         """A dialogue, and what `of` provides."""
         return self.of.provides(by_data) | frozenset(self.makes)
 
-    def reject(self, records: Sequence[Record]) -> Iterator[tuple[Rejected, ...]]:
-        """Rejected responses of each record, in order, each with its dialogue."""
-        for record, items in zip(records, self.of.reject(records), strict=True):
-            yield tuple(replace(item, dialogue=self._dialogue(record, item)) for item in items)
+    def offers(self, records: Sequence[Record], made: Made) -> Iterator[Offer]:
+        """Those of `of`, each rejected response with its dialogue."""
+        for record, offer in zip(records, self.of.offers(records, within(made, "of")), strict=True):
+            rejected = tuple(replace(item, dialogue=self._dialogue(record, item)) for item in offer.rejected)
+            yield replace(offer, rejected=rejected)
 
     def _dialogue(self, record: Record, rejected: Rejected) -> tuple[Turn, ...]:
         """One to `turns` questions; shuffled, so that the answer does not follow from the place."""

@@ -8,19 +8,22 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from cwdpo.base.config import Config, Neutral
+from cwdpo.base.config import Neutral
 from cwdpo.base.identity import seed_from
 from cwdpo.data.records import Record, Rejected
+from cwdpo.negatives.source import Made, Offer, Source
 from cwdpo.objectives.supply import Supply
 
 
-class Dataset(Config):
+class Dataset(Source):
     """The data's own rejected responses, or captions drawn from other images."""
 
     source: Literal["dataset"]
     count: Annotated[int | None, Neutral(None)] = Field(default=None, gt=0)
     """Rejected responses per record, the first ones, of which those that lack what training needs are then left out;
     None is all the data has, or one drawn caption."""
+    own: Annotated[bool, Neutral(True)] = True
+    """Take the data's own where it has them; false draws captions of other images for every record."""
     seed: int = 0
     """Of the drawn captions."""
 
@@ -31,12 +34,13 @@ class Dataset(Config):
 
     def provides(self, by_data: frozenset[Supply]) -> frozenset[Supply]:
         """What rejected responses come with, given what those of the data come with."""
-        return by_data
+        return by_data if self.own else frozenset()
 
-    def reject(self, records: Sequence[Record]) -> Iterator[tuple[Rejected, ...]]:
-        """Rejected responses of each record, in order."""
+    def offers(self, records: Sequence[Record], made: Made) -> Iterator[Offer]:
+        """The data's own, else those of other images."""
         for record in records:
-            yield record.rejected[: self.count] if record.rejected else self._other_captions(record, records)
+            given = record.rejected[: self.count] if self.own else ()
+            yield Offer(given or self._other_captions(record, records))
 
     def _other_captions(self, record: Record, records: Sequence[Record]) -> tuple[Rejected, ...]:
         generator = random.Random(seed_from("other caption", self.seed, record.id))

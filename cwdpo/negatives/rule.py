@@ -9,14 +9,15 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from cwdpo.base.config import Config, Neutral
+from cwdpo.base.config import Neutral
 from cwdpo.base.identity import seed_from
 from cwdpo.data.records import Record, Rejected
-from cwdpo.negatives.perturb import Kind, perturb_many
+from cwdpo.negatives.perturb import Edit, Kind, perturb_many
+from cwdpo.negatives.source import Made, Offer, Source
 from cwdpo.objectives.supply import Supply
 
 
-class Perturb(Config):
+class Perturb(Source):
     """Minimal edits that need no model; the lexicon covers everyday English captions."""
 
     source: Literal["perturb"]
@@ -24,6 +25,8 @@ class Perturb(Config):
     """Rejected responses per record."""
     kinds: Annotated[tuple[Kind, ...] | None, Neutral(None)] = None
     """What may be swapped; None is everything."""
+    edits: Annotated[int, Neutral(1)] = Field(default=1, gt=0)
+    """Things that are swapped in each of them; where the caption has fewer, as many as it has."""
     seed: int = 0
     """Of the draw among possible edits."""
 
@@ -37,16 +40,31 @@ class Perturb(Config):
         """A revised answer beside each edit of a reference, whatever the data has."""
         return frozenset(self.makes) if self.of == "reference" else frozenset()
 
-    def reject(self, records: Sequence[Record]) -> Iterator[tuple[Rejected, ...]]:
-        """Rejected responses of each record, in order; empty where no edit exists."""
+    def offers(self, records: Sequence[Record], made: Made) -> Iterator[Offer]:
+        """Edits; none where none exists."""
         for record in records:
             edits = self._of_references(record) if self.of == "reference" else self._edits(record, record.chosen)
-            yield tuple(islice(edits, self.count))
+            yield Offer(tuple(islice(edits, self.count)))
 
     def _edits(self, record: Record, caption: str, revised: str | None = None) -> Iterator[Rejected]:
         seed = seed_from("perturb", self.seed, record.id)
         for edit in perturb_many(caption, seed, self.count, self.kinds):
-            yield Rejected(edit.text, f"perturb:{edit.kind}", revised=revised)
+            made = [edit, *self._more(caption, edit.text, seed)]
+            how = {"old": [one.old for one in made], "new": [one.new for one in made]}
+            kinds = dict.fromkeys(one.kind for one in made)
+            yield Rejected(made[-1].text, f"perturb:{'+'.join(kinds)}", revised=revised, how=how)
+
+    def _more(self, caption: str, text: str, seed: int) -> Iterator[Edit]:
+        """Further swaps, one after the other, each of words that were there in the beginning."""
+        words = set(caption.lower().split())
+        for number in range(1, self.edits):
+            choices = perturb_many(text, seed + number, 100, self.kinds)
+            found = next((edit for edit in choices if set(edit.old.split()) <= words), None)
+            if found is None:
+                return
+            words -= set(found.old.split())
+            text = found.text
+            yield found
 
     def _of_references(self, record: Record) -> Iterator[Rejected]:
         """Edits of one drawn reference after the other: one alone may have no edit, or too few."""

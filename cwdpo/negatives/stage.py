@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import sys
+from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from cwdpo.base import files
 from cwdpo.base.config import Config, Neutral
 from cwdpo.base.context import StageContext
 from cwdpo.base.errors import DataError
+from cwdpo.base.lines import JsonLines, Rows
 from cwdpo.data.records import Record, Rejected, open_records, rejected_row
 from cwdpo.negatives import Negatives, makers
+from cwdpo.negatives.page import write_page
+from cwdpo.negatives.source import Offer
+from cwdpo.negatives.summary import Statistics
 from cwdpo.objectives.supply import SUPPLIES, Supply
 
 FROM = "from "
 """Before a source's name among the counts."""
+
+DROPPED = ("equal_to_truth", "repeated", "empty")
+"""Why a rejected response is not kept."""
 
 
 class NegativesSpec(Config):
@@ -29,42 +37,75 @@ class NegativesSpec(Config):
 
 
 def run(context: StageContext) -> None:
-    """Write negatives.jsonl (`{"id", "rejected": [{"text", "source", "grade"}]}`) and summary.json.
+    """Write negatives.jsonl, summary.json and examples.html.
 
-    Rejected responses are written with what they come with: `revised`, `dialogue`, `scores`. Those that lack what is
-    required, repeat one another or equal a reference are dropped and counted.
+    A row is `{"id", "image", "prompt", "chosen", "rejected": [{"text", "source", "grade", ...}]}`; a rejected response
+    has what it comes with (`revised`, `dialogue`, `scores`), how it was made (`how`) and, where a policy made it, its
+    `mean_logp`. Those that lack what is required, repeat one another, are empty or equal a reference are dropped and
+    counted. What the parts were made with is in the summary.
 
     Raises:
         DataError: no rejected response is left.
     """
     spec: NegativesSpec = context.spec
     records = open_records(context.inputs["pairs"] / "records.jsonl", spec.portion)
-    counts = Counter[str]()
-    files.write_jsonl(context.out / "negatives.jsonl", _rows(records, spec, counts))
+    counts, statistics = Counter[str](), Statistics()
+    made = {role: folder for role, folder in context.inputs.items() if role not in ("pairs", "images")}
+    offers = spec.negatives.offers(records, made)
+    path = context.out / "negatives.jsonl"
+    files.write_jsonl(path, _counted(_rows(zip(records, offers, strict=True), spec, counts), statistics))
     sources = {key.removeprefix(FROM): count for key, count in counts.items() if key.startswith(FROM)}
-    names = ("without", "negatives", "equal_to_truth", "repeated", *(["lacking"] if spec.requires else []))
-    summary = {"records": len(records), **{name: counts[name] for name in names}, "sources": sources}
+    names = ("records", "without", "negatives", *DROPPED, *(["lacking"] if spec.requires else []))
+    summary = {
+        **{name: counts[name] for name in names},
+        "sources": sources,
+        **spec.negatives.about(made),
+        "statistics": statistics.as_json(),
+    }
     files.write_json(context.out / "summary.json", summary)
+    _show(context, statistics, {"source": spec.negatives.source, "stage": spec.portion, **summary})
     if counts["lacking"] > counts["negatives"]:
         print(f"most rejected responses are not used{_lacking(spec.requires, counts['lacking'])}", file=sys.stderr)
 
 
-def _rows(records: Sequence[Record], spec: NegativesSpec, counts: Counter[str]) -> Iterator[dict[str, Any]]:
+def _show(context: StageContext, statistics: Statistics, about: Mapping[str, Any]) -> None:
+    """A page with some of the pairs."""
+    lines = JsonLines(context.out / "negatives.jsonl")
+    rows = Rows(lines, array("q", (start for start, _ in lines.scan())), dict[str, Any])
+    title = f"Negatives '{about['source']}' of {about['stage']}"
+    counts = {key: value for key, value in about.items() if isinstance(value, int | str) or key == "sources"}
+    write_page(context.out / "examples.html", rows, context.inputs.get("images"), title, statistics, counts)
+
+
+def _counted(rows: Iterable[dict[str, Any]], statistics: Statistics) -> Iterator[dict[str, Any]]:
+    for row in rows:
+        statistics.add(row)
+        yield row
+
+
+def _rows(
+    offered: Iterable[tuple[Record, Offer]], spec: NegativesSpec, counts: Counter[str]
+) -> Iterator[dict[str, Any]]:
     """Rows of negatives.jsonl; what the summary says is added to `counts`.
 
     Raises:
         DataError: after the last row, when there is no negative in any.
     """
-    for record, items in zip(records, spec.negatives.reject(records), strict=True):
-        complete = [item for item in items if item.supplies.issuperset(spec.requires)]
-        counts["lacking"] += len(items) - len(complete)
-        kept = _wrong(record, complete, counts)
+    for record, offer in offered:
+        counts["records"] += 1
+        chosen = offer.chosen or record.chosen
+        complete = [item for item in offer.rejected if item.supplies.issuperset(spec.requires)]
+        counts["lacking"] += len(offer.rejected) - len(complete)
+        kept = _wrong({chosen, record.chosen, *record.references}, complete, counts)
         counts["without"] += not kept
         counts["negatives"] += len(kept)
         counts.update(f"{FROM}{item.source}" for item in kept)
-        yield {"id": record.id, "rejected": [rejected_row(item) for item in kept]}
+        yield {
+            "id": record.id, "image": record.image, "prompt": record.prompt, "chosen": chosen,
+            "rejected": [rejected_row(item) for item in kept],
+        }  # fmt: skip
     if not counts["negatives"]:
-        found = f"negatives '{spec.negatives.source}' found nothing for any of {len(records)} records"
+        found = f"negatives '{spec.negatives.source}' found nothing for any of {counts['records']} records"
         raise DataError(found + (_lacking(spec.requires, counts["lacking"]) if counts["lacking"] else ""))
 
 
@@ -73,13 +114,21 @@ def _lacking(requires: Iterable[Supply], count: int) -> str:
     return f"; {count} rejected responses were left out, for training needs " + " and ".join(needs)
 
 
-def _wrong(record: Record, items: Iterable[Rejected], dropped: Counter[str]) -> list[Rejected]:
+def _wrong(truth: set[str], items: Iterable[Rejected], dropped: Counter[str]) -> list[Rejected]:
     """Distinct rejected responses that are not the truth; counts the others in `dropped`."""
-    truth = {record.chosen, *record.references}
     kept: dict[str, Rejected] = {}
     for item in items:
-        if item.text in truth or item.text in kept:
-            dropped["equal_to_truth" if item.text in truth else "repeated"] += 1
+        fault = _fault(item.text, truth, kept)
+        if fault:
+            dropped[fault] += 1
         else:
             kept[item.text] = item
     return list(kept.values())
+
+
+def _fault(text: str, truth: set[str], kept: Iterable[str]) -> str | None:
+    if not text:
+        return "empty"
+    if text in truth:
+        return "equal_to_truth"
+    return "repeated" if text in kept else None

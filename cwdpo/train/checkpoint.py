@@ -6,7 +6,8 @@
         moments.safetensors     Adam moments by name                       (LoRA)
         deepspeed/              DeepSpeed's own format                      (full training; world size pinned)
 
-Data order, learning rate and dropout are functions of seed and step, so there is no generator state to store.
+Data order, learning rate and dropout are functions of seed and step, so there is no generator state to store. What a
+round hands to the next one (`rounds.py`) has the same files, in the artefact.
 """
 
 from __future__ import annotations
@@ -43,6 +44,10 @@ class Progress:
     objective: Mapping[str, float]
 
 
+HANDED_OVER = "trainer"
+"""Folder in the artefact of a round: what the next round goes on from."""
+
+
 def name_of(step: int) -> str:
     """Folder name of the checkpoint of a step; names sort as steps do."""
     return f"step-{step:06d}"
@@ -63,11 +68,12 @@ class Checkpoints:
     def newest(self) -> Path | None:
         """The newest checkpoint whose every byte is as written, as rank 0 sees it. Collective.
 
-        Damaged ones are reported and passed over.
+        Damaged ones are reported and passed over; where there is none, what the round before this one handed over.
         """
         found = self._newest() if self.context.rank.is_first else None
         name: str | None = distributed.from_first_rank(found and found.name, self.context.rank)
-        return self.folder / name if name else None
+        previous = self.context.inputs.get("previous")
+        return self.folder / name if name else previous and previous / HANDED_OVER
 
     def _newest(self) -> Path | None:
         for path in sorted(self.folder.glob("step-*"), reverse=True):
@@ -101,17 +107,24 @@ class Checkpoints:
 
     def save(self, engine: Engine, progress: Progress) -> None:
         """Write a checkpoint, then drop the oldest. Collective: every rank must call."""
-        self.context.check()
         path = self.folder / name_of(progress.step)
-        state = {"step": progress.step, "samples": progress.samples, "objective": dict(progress.objective)}
+        self._write(path, engine, progress)
+        if self.context.rank.is_first:
+            self.context.event("checkpoint", step=progress.step)
+            self._drop_old(path)
+
+    def hand_over(self, engine: Engine, progress: Progress, course: Mapping[str, Any]) -> None:
+        """Write into the artefact what the next round goes on from; `course` is kept beside the state. Collective."""
+        self._write(self.context.out / HANDED_OVER, engine, progress, course=course)
+
+    def _write(self, path: Path, engine: Engine, progress: Progress, **more: Any) -> None:
+        self.context.check()
+        state = {"step": progress.step, "samples": progress.samples, "objective": dict(progress.objective), **more}
         if self.full:
             self._save_deepspeed(path, state, engine)
         else:
             self._save_by_name(path, state, Trainables(engine))
         self.context.barrier()
-        if self.context.rank.is_first:
-            self.context.event("checkpoint", step=progress.step)
-            self._drop_old(path)
 
     def _save_by_name(self, path: Path, state: dict[str, Any], trainables: Trainables) -> None:
         from safetensors.torch import save_file
@@ -139,16 +152,17 @@ class Checkpoints:
                 files.replace_folder(hidden, path)
 
     def _restore_deepspeed(self, path: Path, state: dict[str, Any], engine: Engine) -> None:
-        world = self.context.rank.world_size
+        world, zero = self.context.rank.world_size, engine.zero_stage
+        over = f", or delete {self.folder} to start over" if path.parent == self.folder else ""
         if state["world_size"] != world:
             raise TrainingError(
                 f"{path}: full training was started with {state['world_size']} ranks and cannot resume with {world};"
-                f" give the job {state['world_size']} ranks, or delete {self.folder} to start over"
+                f" give the job {state['world_size']} ranks{over}"
             )
-        if state["zero"] != engine.zero_stage and not {state["zero"], engine.zero_stage} <= {1, 2}:
+        if state["zero"] != zero and not {state["zero"], zero} <= {1, 2}:
             raise TrainingError(
-                f"{path}: full training was started with ZeRO stage {state['zero']} and cannot resume with"
-                f" {engine.zero_stage}; set execution.zero_stage back, or delete {self.folder} to start over"
+                f"{path}: full training was started with ZeRO stage {state['zero']} and cannot resume with {zero};"
+                f" set execution.zero_stage back{over}"
             )
         # DeepSpeed's loader unpickles; the folder was written by this program and its bytes were just verified.
         engine.deepspeed.load_checkpoint(str(path), tag="deepspeed", load_module_strict=False)

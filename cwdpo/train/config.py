@@ -104,9 +104,29 @@ class Stage1Spec(TrainingSpec):
     """Whose share of the images is trained on."""
 
 
+class Round(Config):
+    """One of the rounds that a training is cut into."""
+
+    number: int = Field(ge=0)
+    """Counted from 0."""
+    of: int = Field(ge=2)
+    """How many there are."""
+
+    @property
+    def is_last(self) -> bool:
+        """True when nothing goes on from it."""
+        return self.number == self.of - 1
+
+    def end(self, total: int) -> int:
+        """The step it ends after, of `total` steps of all rounds."""
+        return (self.number + 1) * total // self.of
+
+
 class Stage2Spec(TrainingSpec):
     """Preference training."""
 
     objective: PreferenceObjective
     rollouts: Annotated[Rollouts | None, Neutral(None)] = None
     """Of objectives that sample their own responses."""
+    round: Annotated[Round | None, Neutral(None)] = None
+    """Which part of the training this is; None is all of it."""

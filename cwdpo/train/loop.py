@@ -22,6 +22,7 @@ from cwdpo.data.samples import Sample
 from cwdpo.model.inference import evaluating
 from cwdpo.model.load import context_length, load_model, load_policy_processor, trainable_policy
 from cwdpo.model.logps import Scores
+from cwdpo.model.micro import Member, groups_of_all, in_step, rank_share
 from cwdpo.model.starting import StartingAdapter, StartingCopy, StartingPolicy
 from cwdpo.model.trial import choose_scorer
 from cwdpo.model.value_head import add_value_head
@@ -31,8 +32,7 @@ from cwdpo.train.checkpoint import Checkpoints, Progress
 from cwdpo.train.config import TrainingSpec
 from cwdpo.train.engine import Engine, check_precision, engine_config
 from cwdpo.train.export import save_policy
-from cwdpo.train.micro import Member, groups_of_all, in_step, rank_share
-from cwdpo.train.task import Encoded, Scored, Shares, Task, rooted
+from cwdpo.train.task import Encoded, Order, Scored, Shares, Task, rooted
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,7 @@ class Trainer:
             raise DataError("no training samples: the portion is empty or no sample has a rejected response")
         check_precision(spec.policy.dtype, context.execution)
         self.context, self.spec, self.task = context, spec, task
-        self.order = task.order(samples, spec)
-        self.total = spec.optimization.total_steps(self.order.steps_per_epoch)
+        self.order, self.total, self.end = self._plan(samples)
         self._check_whole_batch()
         self.checkpoints = Checkpoints(context, full=spec.tuning.name == "full")
         self.start: StartingPolicy | None = None
@@ -68,10 +67,10 @@ class Trainer:
 
     def run(self) -> None:
         """Train to the end and write the policy."""
-        while self.progress.step < self.total:
+        while self.progress.step < self.end:
             ready = self.task.ready(self, self.progress.step)
-            self._train(range(self.progress.step, min(ready, self.total)))
-        save_policy(self.context, self.engine, self.collator.processor, self.spec)
+            self._train(range(self.progress.step, min(ready, self.end)))
+        self._write()
         self.engine.close()
         if self.start:
             self.start.close()
@@ -79,6 +78,15 @@ class Trainer:
     def save(self) -> None:
         """Write a checkpoint of where the training stands. Collective."""
         self.checkpoints.save(self.engine, self.progress)
+
+    def _plan(self, samples: Sequence[Sample]) -> tuple[Order, int, int]:
+        """Order of the samples, steps of the schedule, and the step that this stage ends after."""
+        order = self.task.order(samples, self.spec)
+        total = self.spec.optimization.total_steps(order.steps_per_epoch)
+        return order, total, total
+
+    def _write(self) -> None:
+        save_policy(self.context, self.engine, self.collator.processor, self.spec)
 
     def _train(self, steps: range) -> None:
         """Steps whose samples are all known."""
@@ -95,7 +103,7 @@ class Trainer:
         if stop:
             self.save()
             raise Interrupted(f"stopped by a signal; checkpoint written at step {done}")
-        if done % self.context.execution.checkpoint_every == 0 and done < self.total:
+        if done % self.context.execution.checkpoint_every == 0 and done < self.end:
             self.save()
 
     def _check_whole_batch(self) -> None:
@@ -126,7 +134,7 @@ class Trainer:
         progress = Progress(0, 0, self.task.initial_state())
         if newest:
             progress = self.checkpoints.restore(newest, engine)
-            context.event("resumed", step=progress.step)
+            context.event("resumed", step=progress.step, checkpoint=newest.name)
         return engine, collator, progress
 
     def _load(self, config: dict[str, Any]) -> Any:
@@ -221,10 +229,10 @@ class Trainer:
         self.progress = Progress(before.step + 1, before.samples + len(batch), dict(state))
         seconds = time.perf_counter() - self._since
         done = self.progress.step
-        if done % self.context.execution.log_every == 0 or done == self.total:
+        if done % self.context.execution.log_every == 0 or done == self.end:
             tokens = means.pop("tokens") / seconds
             self.context.event(
-                "step", step=done, total=self.total, learning_rate=rate, grad_norm=norm, tokens_per_second=tokens,
+                "step", step=done, total=self.end, learning_rate=rate, grad_norm=norm, tokens_per_second=tokens,
                 seconds=seconds, **means, **{f"state_{key}": value for key, value in state.items()},
             )  # fmt: skip
 

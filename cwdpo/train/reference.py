@@ -25,10 +25,10 @@ from cwdpo.data.samples import Sample, load_samples
 from cwdpo.model.config import Policy
 from cwdpo.model.inference import Replica
 from cwdpo.model.load import context_length
+from cwdpo.model.micro import Member, cut, groups_of_all, in_step
 from cwdpo.model.scoring import Scorer
 from cwdpo.model.trial import choose_scorer
 from cwdpo.objectives.preference import PLAIN_TERMS, Term
-from cwdpo.train.micro import Member, cut, groups_of_all, in_step
 from cwdpo.train.terms import groups_of, places_of, texts_of
 
 

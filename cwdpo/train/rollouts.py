@@ -31,11 +31,11 @@ from cwdpo.model.branches import Prefix
 from cwdpo.model.generate import Prompted, Written, goes_once, write
 from cwdpo.model.inference import TrainedReplica, answering, evaluating, pending_of
 from cwdpo.model.logps import Scores
+from cwdpo.model.micro import Member, cut, groups_of_all, in_step
 from cwdpo.objectives.online import Experience, Online
 from cwdpo.objectives.reading import LOGPS, Quantity, Reading
 from cwdpo.train.checkpoint import name_of
 from cwdpo.train.config import Rollouts
-from cwdpo.train.micro import Member, cut, groups_of_all, in_step
 from cwdpo.train.rewards.judge import Judge
 
 if TYPE_CHECKING:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from cwdpo.base.config import Config
 from cwdpo.negatives import Negatives, makers
+from cwdpo.negatives.source import Part
 from cwdpo.objectives import PreferenceObjective, Sft, SftRevised, SupervisedObjective
 from cwdpo.objectives.online import Online
 from cwdpo.objectives.preference import Preference
 from cwdpo.objectives.supervised import Supervised
 from cwdpo.objectives.supply import SUPPLIES, Supply
-from cwdpo.train.config import Optimization, Rollouts
+from cwdpo.train.config import Optimization, Rollouts, Round
 
 
 class Stage1(Config):
@@ -60,6 +61,18 @@ class SftPhase(Config):
         return self
 
 
+class Refresh(Config):
+    """Stage 2 in rounds: the policy that a round leaves behind is asked for the negatives of the next one."""
+
+    rounds: int = Field(ge=2)
+    """How many; each trains its part of the steps of `optimization`."""
+
+    @property
+    def parts(self) -> list[Round]:
+        """Each round."""
+        return [Round(number=number, of=self.rounds) for number in range(self.rounds)]
+
+
 class Stage2(Config):
     """Preference training on the rest, from Stage 1's result (or from the model itself without a Stage 1)."""
 
@@ -71,6 +84,8 @@ class Stage2(Config):
     """Supervised training on the same pairs first, whose result the preference phase starts from, as for OPA-DPO."""
     rollouts: Rollouts | None = None
     """How grpo and ppo sample and judge responses; None takes the defaults for them."""
+    refresh: Refresh | None = None
+    """Make negatives that come from the policy anew from time to time; None keeps those of the policy at the start."""
     optimization: Optimization = Optimization(learning_rate=5e-6)
     """Batch, schedule, optimizer."""
 
@@ -81,7 +96,22 @@ class Stage2(Config):
             _check_negatives("stage2", objective, self.negatives)
         if isinstance(self.objective, Supervised) and self.objective.needs_batch_mean:
             raise ValueError("objective.constraint_estimate: current_batch is for stage1 only; use previous_step")
+        if self.refresh:
+            self._check_refresh(self.refresh.rounds)
         return self
+
+    def _check_refresh(self, rounds: int) -> None:
+        """Raise `ValueError` where rounds would change nothing, or there are more of them than steps."""
+        if not self.objective.uses_rejected or self.negatives is None:
+            raise ValueError(f"refresh: objective '{self.objective.name}' uses no negatives: leave out refresh")
+        if not any(map(_asks_policy, self.negatives.parts().values())):
+            raise ValueError(
+                f"refresh: negatives '{self.negatives.source}', as set here, are the same whatever the policy has"
+                " learnt: leave out refresh, or take some from the policy itself, as source 'sample' does"
+            )
+        steps = self.optimization.max_steps
+        if steps and steps < rounds:
+            raise ValueError(f"refresh.rounds: {rounds} rounds need as many steps; optimization.max_steps is {steps}")
 
     def _check_rollouts(self) -> None:
         """Raise `ValueError` where responses are given to an objective that samples them, or the other way round."""
@@ -90,7 +120,7 @@ class Stage2(Config):
             if self.rollouts:
                 raise ValueError(f"objective '{name}' samples nothing: leave out rollouts; they are for grpo and ppo")
             return
-        for key in ("negatives", "sft_phase"):
+        for key in ("negatives", "sft_phase", "refresh"):
             if getattr(self, key) is not None:
                 raise ValueError(f"objective '{name}' samples its own responses and would not use {key}: leave it out")
         prompts, batch_size = self.sampling and self.sampling.prompts, self.optimization.batch_size
@@ -126,6 +156,11 @@ def _check_negatives(stage: str, objective: Supervised | Preference | Online, ne
     """Raise `ValueError` where an objective needs rejected responses and there are none."""
     if objective.uses_rejected and negatives is None:
         raise ValueError(f"objective '{objective.name}' needs rejected responses: set {stage}.negatives")
+
+
+def _asks_policy(part: Part) -> bool:
+    """True when the policy has a say in what a part is."""
+    return part.asks_policy or any(map(_asks_policy, part.parts().values()))
 
 
 def lacking(stage: Stage1 | Stage2, by_data: frozenset[Supply]) -> str | None:

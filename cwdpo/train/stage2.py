@@ -16,6 +16,7 @@ from cwdpo.train.config import Stage2Spec
 from cwdpo.train.loop import Trainer
 from cwdpo.train.online import OnlineTask
 from cwdpo.train.reference import ReferenceLogps, load_reference
+from cwdpo.train.rounds import RoundTrainer
 from cwdpo.train.stage1 import SupervisedTask
 from cwdpo.train.task import Encoded, Scored, Shares, Task, gradient_shares
 from cwdpo.train.terms import groups_of, rows_of
@@ -32,10 +33,13 @@ BINS = 10
 
 
 def run(context: StageContext) -> None:
-    """Train on the Stage-2 portion; writes a PEFT or model folder."""
+    """Train on the Stage-2 portion; writes a PEFT or model folder, and beside it what a next round goes on from."""
     spec: Stage2Spec = context.spec
     samples, task = _begun(context, spec)
-    Trainer(context, spec, samples, task).run()
+    if spec.round:
+        RoundTrainer(context, spec, samples, task, spec.round).run()
+    else:
+        Trainer(context, spec, samples, task).run()
 
 
 def _begun(context: StageContext, spec: Stage2Spec) -> tuple[Samples, Task]:

@@ -74,7 +74,7 @@ def test_only_what_is_used_is_looked_at(folder: Path, tmp_path: Path) -> None:
         out = tmp_path / purpose
         out.mkdir()
         inputs = {"data": folder}
-        context = StageContext(spec, inputs, out, tmp_path, Rank(), Execution(), lambda *_, **__: None, lambda: None)
+        context = StageContext(spec, inputs, out, tmp_path, tmp_path, Rank(), Execution(), lambda *_, **__: None, lambda: None)
         pairs.run(context)
         assert len({record.image for record in read_records(out / "records.jsonl")}) == count
         assert files.read_json(out / "summary.json")["limit"] == 2

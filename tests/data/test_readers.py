@@ -302,7 +302,7 @@ def run_pairs(folder: Path, out: Path, source: Any, purpose: Any = "train") -> l
     out.mkdir()
     spec = PairsSpec(data=source, purpose=purpose)
     nothing = lambda *_, **__: None  # noqa: E731
-    pairs.run(StageContext(spec, {"data": folder}, out, out, Rank(), Execution(), nothing, nothing))
+    pairs.run(StageContext(spec, {"data": folder}, out, out, out, Rank(), Execution(), nothing, nothing))
     return read_records(out / "records.jsonl")
 
 

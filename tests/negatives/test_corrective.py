@@ -141,7 +141,7 @@ def test_the_codebook_denies_and_affirms() -> None:
 
 def test_every_rejected_response_keeps_what_it_is_and_gets_a_dialogue() -> None:
     one = record(RED, BLUE, "Nothing at all.")
-    ((first, second),) = corrective().reject([one])
+    ((first, second),) = corrective().offers([one], {})
     assert [(item.text, item.source, item.grade) for item in (first, second)] == [
         (BLUE, "llm", "hard"),
         ("Nothing at all.", "llm", "hard"),
@@ -151,7 +151,7 @@ def test_every_rejected_response_keeps_what_it_is_and_gets_a_dialogue() -> None:
 
 def test_the_records_keep_their_places() -> None:
     records = [record("Lorem ipsum.", name="1#0"), record(RED, name="2#0")]
-    nothing, (item,) = corrective({"source": "perturb"}).reject(records)
+    nothing, (item,) = corrective({"source": "perturb"}).offers(records, {})
     assert nothing == ()
     assert item.source.startswith("perturb:")
     assert item.dialogue
@@ -160,7 +160,7 @@ def test_the_records_keep_their_places() -> None:
 @pytest.mark.parametrize("limit", [1, 2, 3, 5])
 def test_a_dialogue_is_no_longer_than_asked_for(limit: int) -> None:
     one = record("A blue hat and two cups on a bed.", "A red hat and three cups on a bed.")
-    (((item),),) = corrective(turns=limit).reject([one])
+    (((item),),) = corrective(turns=limit).offers([one], {})
     assert len(item.dialogue) == limit
     assert len(set(item.dialogue)) == limit
     assert len(by_answer(item.dialogue, "No")) == (limit + 1) // 2
@@ -171,28 +171,28 @@ def crowd() -> list[Record]:
 
 
 def test_no_comes_first_about_as_often_as_yes() -> None:
-    first = [items[0].dialogue[0][1].startswith("No") for items in corrective().reject(crowd())]
+    first = [items[0].dialogue[0][1].startswith("No") for items in corrective().offers(crowd(), {})]
     assert 15 < sum(first) < 45
 
 
 def test_dialogues_follow_the_seed_and_the_record() -> None:
-    one, again, other = (list(corrective(seed=seed).reject(crowd())) for seed in (1, 1, 2))
+    one, again, other = (list(corrective(seed=seed).offers(crowd(), {})) for seed in (1, 1, 2))
     assert one == again != other
     assert len({items[0].dialogue for items in one}) > 20
-    assert list(corrective(seed=1).reject(crowd()[5:6])) == one[5:6]  # whatever else is there
+    assert list(corrective(seed=1).offers(crowd()[5:6], {})) == one[5:6]  # whatever else is there
 
 
 def test_a_dialogue_of_the_data_is_replaced() -> None:
     own = Rejected(BLUE, "llm", dialogue=(("Why?", "Because."),))
     one = Record("1#0", "1", "1.jpg", "?", RED, (RED,), (own,), "train", "stage1")
-    (((item),),) = corrective().reject([one])
+    (((item),),) = corrective().offers([one], {})
     assert ("Why?", "Because.") not in item.dialogue
 
 
 def test_what_stands_inside_goes_on_to_matter() -> None:
     inner = {"source": "perturb", "of": "reference", "kinds": ["colour"]}
     one = record("A round thing.", references=["A red ball near a bed."])
-    (((item),),) = corrective(inner).reject([one])
+    (((item),),) = corrective(inner).offers([one], {})
     assert item.revised == "A red ball near a bed."
     assert any("a red ball" in question for question in by_answer(item.dialogue, "Yes"))
 

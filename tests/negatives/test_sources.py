@@ -18,6 +18,7 @@ from cwdpo.data.samples import load_samples
 from cwdpo.negatives import makers, stage
 from cwdpo.negatives.dataset import Dataset
 from cwdpo.negatives.rule import Perturb
+from cwdpo.negatives.source import Source
 from cwdpo.negatives.stage import NegativesSpec
 from cwdpo.objectives.supply import SUPPLIES
 
@@ -33,6 +34,12 @@ def record(
     return Record(name, image, f"{image}.jpg", "?", chosen, (chosen, *references), wrong, "train", portion)
 
 
+def rejected(source: Source, records: list[Record]) -> list[tuple[Rejected, ...]]:
+    """What a source that needs nothing first makes for each record."""
+    assert not source.parts()
+    return [offer.rejected for offer in source.offers(records, {})]
+
+
 def texts(made: Iterable[tuple[Rejected, ...]]) -> list[list[str]]:
     return [[item.text for item in items] for items in made]
 
@@ -42,7 +49,7 @@ def texts(made: Iterable[tuple[Rejected, ...]]) -> list[list[str]]:
 
 def test_the_datas_own_rejected_responses_come_first() -> None:
     records = [record("1#0", rejected=["One.", "Two.", "Three."]), record("2#0", "A cat.")]
-    first, second = Dataset(source="dataset").reject(records)
+    first, second = rejected(Dataset(source="dataset"), records)
     assert first == records[0].rejected  # with their source and grade
     assert [(item.text, item.source, item.grade) for item in second] == [(BALL, "other image", None)]
 
@@ -50,7 +57,7 @@ def test_the_datas_own_rejected_responses_come_first() -> None:
 @pytest.mark.parametrize(("count", "expected"), [(1, ["One."]), (2, ["One.", "Two."]), (9, ["One.", "Two.", "Three."])])
 def test_count_cuts_what_the_data_has(count: int, expected: list[str]) -> None:
     records = [record("1#0", rejected=["One.", "Two.", "Three."])]
-    assert texts(Dataset(source="dataset", count=count).reject(records)) == [expected]
+    assert texts(rejected(Dataset(source="dataset", count=count), records)) == [expected]
 
 
 def crowd() -> list[Record]:
@@ -62,7 +69,7 @@ def crowd() -> list[Record]:
 def test_a_drawn_caption_is_anothers_images_and_no_reference() -> None:
     records = crowd()
     owner = {item.chosen: item.image_id for item in records}
-    for one, items in zip(records, Dataset(source="dataset", count=3).reject(records), strict=True):
+    for one, items in zip(records, rejected(Dataset(source="dataset", count=3), records), strict=True):
         drawn = [item.text for item in items]
         assert len(set(drawn)) == len(drawn) == 3
         assert not set(drawn) & set(one.references)
@@ -71,17 +78,17 @@ def test_a_drawn_caption_is_anothers_images_and_no_reference() -> None:
 
 def test_the_caption_of_another_image_that_says_the_same_is_no_negative() -> None:
     same = [record("1#0", BALL, ["A ball."]), record("2#0", BALL), record("3#0", "A ball."), record("4#0", "A cat.")]
-    assert texts(Dataset(source="dataset", count=5).reject(same))[0] == ["A cat."]
+    assert texts(rejected(Dataset(source="dataset", count=5), same))[0] == ["A cat."]
 
 
 def test_where_every_caption_is_equal_there_is_none() -> None:
-    assert texts(Dataset(source="dataset").reject([record("1#0"), record("2#0")])) == [[], []]
-    assert texts(Dataset(source="dataset").reject([record("1#0"), record("1#1", "A cat.")])) == [[], []]
+    assert texts(rejected(Dataset(source="dataset"), [record("1#0"), record("2#0")])) == [[], []]
+    assert texts(rejected(Dataset(source="dataset"), [record("1#0"), record("1#1", "A cat.")])) == [[], []]
 
 
 def test_drawn_captions_follow_the_seed_and_differ_between_records() -> None:
     records = crowd()
-    one, again, other = (texts(Dataset(source="dataset", seed=seed).reject(records)) for seed in (1, 1, 2))
+    one, again, other = (texts(rejected(Dataset(source="dataset", seed=seed), records)) for seed in (1, 1, 2))
     assert one == again != other
     assert len({found[0] for found in one}) > 20
     assert all(len(found) == 1 for found in one)
@@ -91,7 +98,7 @@ def test_drawn_captions_follow_the_seed_and_differ_between_records() -> None:
 
 
 def test_edits_are_minimal_and_say_what_they_changed() -> None:
-    (items,) = Perturb(source="perturb", count=4).reject([record("1#0")])
+    (items,) = rejected(Perturb(source="perturb", count=4), [record("1#0")])
     assert len({item.text for item in items}) == 4
     for item in items:
         assert item.text != BALL
@@ -101,28 +108,28 @@ def test_edits_are_minimal_and_say_what_they_changed() -> None:
 
 @pytest.mark.parametrize("kind", ["colour", "object", "relation", "count"])
 def test_kinds_limit_what_is_swapped(kind: Any) -> None:
-    (items,) = Perturb(source="perturb", count=50, kinds=(kind,)).reject([record("1#0")])
+    (items,) = rejected(Perturb(source="perturb", count=50, kinds=(kind,)), [record("1#0")])
     assert {item.source for item in items} == {f"perturb:{kind}"}
 
 
 def test_a_caption_without_a_known_word_gets_no_edit_and_keeps_its_place() -> None:
-    made = texts(Perturb(source="perturb").reject([record("1#0", "Lorem ipsum."), record("2#0")]))
+    made = texts(rejected(Perturb(source="perturb"), [record("1#0", "Lorem ipsum."), record("2#0")]))
     assert made[0] == []
     assert len(made[1]) == 1
 
 
 def test_edits_follow_the_seed_and_the_record() -> None:
     records = [record(f"{number}#0") for number in range(20)]
-    one, again, other = (texts(Perturb(source="perturb", seed=seed).reject(records)) for seed in (1, 1, 2))
+    one, again, other = (texts(rejected(Perturb(source="perturb", seed=seed), records)) for seed in (1, 1, 2))
     assert one == again != other
     assert len({found[0] for found in one}) > 3  # equal captions of different records are edited differently
-    assert texts(Perturb(source="perturb", seed=1).reject(records[5:6])) == one[5:6]  # whatever else is there
+    assert texts(rejected(Perturb(source="perturb", seed=1), records[5:6])) == one[5:6]  # whatever else is there
 
 
 def test_other_references_are_edited_and_are_the_revised_answer() -> None:
     references = ["A green cup on a bed.", "Two dogs in a car.", BALL]
     records = [record(f"{number}#0", references=references) for number in range(40)]
-    made = [item for (item,) in Perturb(source="perturb", of="reference").reject(records)]
+    made = [item for (item,) in rejected(Perturb(source="perturb", of="reference"), records)]
     assert {item.revised for item in made} == {"A green cup on a bed.", "Two dogs in a car."}
     for item in made:
         assert item.revised is not None
@@ -133,15 +140,15 @@ def test_other_references_are_edited_and_are_the_revised_answer() -> None:
 
 def test_a_single_reference_gives_nothing_to_edit_beside_the_chosen() -> None:
     records = [record("1#0"), record("2#0", references=[BALL, BALL]), record("3#0", references=["Lorem ipsum."])]
-    assert texts(Perturb(source="perturb", of="reference").reject(records)) == [[], [], []]
+    assert texts(rejected(Perturb(source="perturb", of="reference"), records)) == [[], [], []]
 
 
 def test_where_one_reference_has_too_few_edits_the_next_one_is_edited() -> None:
     one = record("1#0", references=["Lorem ipsum.", "A dog sees three cups."])
-    (items,) = Perturb(source="perturb", of="reference", kinds=("count",), count=9).reject([one])
+    (items,) = rejected(Perturb(source="perturb", of="reference", kinds=("count",), count=9), [one])
     assert {item.revised for item in items} == {"A dog sees three cups."}
     both = record("1#0", references=["There are four cups.", "A dog sees three cups."])
-    (items,) = Perturb(source="perturb", of="reference", kinds=("count",), count=50).reject([both])
+    (items,) = rejected(Perturb(source="perturb", of="reference", kinds=("count",), count=50), [both])
     assert {item.revised for item in items} == {"There are four cups.", "A dog sees three cups."}
 
 
@@ -149,7 +156,7 @@ def test_the_drawn_reference_follows_the_seed_and_the_record() -> None:
     references = [f"A red ball near {number} cups." for number in range(2, 7)]
     records = [record(f"{number}#0", references=references) for number in range(20)]
     one, again, other = (
-        [item.revised for (item,) in Perturb(source="perturb", of="reference", seed=seed).reject(records)]
+        [item.revised for (item,) in rejected(Perturb(source="perturb", of="reference", seed=seed), records)]
         for seed in (1, 1, 2)
     )
     assert one == again != other
@@ -157,7 +164,7 @@ def test_the_drawn_reference_follows_the_seed_and_the_record() -> None:
 
 
 def test_edits_of_the_chosen_caption_come_with_nothing() -> None:
-    (items,) = Perturb(source="perturb", count=3).reject([record("1#0", references=["A green cup on a bed."])])
+    (items,) = rejected(Perturb(source="perturb", count=3), [record("1#0", references=["A green cup on a bed."])])
     assert [item.supplies for item in items] == [frozenset()] * 3
 
 
@@ -208,7 +215,7 @@ def run(
     spec = validate(NegativesSpec, {"negatives": negatives, "portion": portion, **settings}, "x")
     nothing = lambda *_, **__: None  # noqa: E731
     out = folder / "out"
-    stage.run(StageContext(spec, {"pairs": folder}, out, out, Rank(), Execution(), nothing, nothing))
+    stage.run(StageContext(spec, {"pairs": folder}, out, out, out, Rank(), Execution(), nothing, nothing))
     return list(files.read_jsonl(out / "negatives.jsonl")), files.read_json(out / "summary.json")
 
 
@@ -220,17 +227,19 @@ def test_the_stage_writes_one_row_per_record_of_its_portion(tmp_path: Path) -> N
         record("4#0", rejected=["False.", "Wrong."]),
     ]
     rows, summary = run(tmp_path, records, {"source": "dataset"})
-    item = {"source": "llm", "grade": "hard"}
+    item, asked = {"source": "llm", "grade": "hard"}, {"prompt": "?", "chosen": BALL}
     assert rows == [
-        {"id": "1#0", "rejected": [{"text": "Wrong.", **item}]},
-        {"id": "4#0", "rejected": [{"text": "False.", **item}, {"text": "Wrong.", **item}]},
+        {"id": "1#0", "image": "1.jpg", **asked, "rejected": [{"text": "Wrong.", **item}]},
+        {"id": "4#0", "image": "4.jpg", **asked, "rejected": [{"text": "False.", **item}, {"text": "Wrong.", **item}]},
     ]
+    assert summary.pop("statistics")
     assert summary == {
         "records": 2,
         "without": 0,
         "negatives": 3,
         "equal_to_truth": 0,
         "repeated": 0,
+        "empty": 0,
         "sources": {"llm": 3},
     }
     samples = load_samples(tmp_path, tmp_path / "out", "stage1")

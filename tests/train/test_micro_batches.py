@@ -13,7 +13,7 @@ from cwdpo.base.runtime import Execution, Rank
 from cwdpo.data.encoding import Group
 from cwdpo.data.layout import apart_tokens, separate_tokens
 from cwdpo.data.samples import Sample
-from cwdpo.train.micro import Member, cut, filled_up, rank_share
+from cwdpo.model.micro import Member, cut, filled_up, rank_share
 
 
 def samples(count: int) -> list[Sample]:

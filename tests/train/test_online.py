@@ -17,9 +17,9 @@ from cwdpo.base.runtime import Execution, Rank
 from cwdpo.data.encoding import Group
 from cwdpo.data.samples import Sample
 from cwdpo.model.logps import Scores
+from cwdpo.model.micro import Member, cut, filled_up, rank_share
 from cwdpo.objectives import Grpo, Ppo
 from cwdpo.train.config import Optimization, TrainingSpec
-from cwdpo.train.micro import Member, cut, filled_up, rank_share
 from cwdpo.train.online import Lesson, OnlineTask, PhaseOrder
 from cwdpo.train.settings import Stage2
 from cwdpo.train.task import Scored

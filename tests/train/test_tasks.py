@@ -17,9 +17,9 @@ from cwdpo.data.layout import separate_rows
 from cwdpo.data.records import SentenceScore
 from cwdpo.data.samples import Sample
 from cwdpo.model.logps import Scores, response_logps
+from cwdpo.model.micro import Member, cut, filled_up, rank_share
 from cwdpo.objectives import CwDpo, Dpo, OpaDpo, Sft, SftC
 from cwdpo.objectives.supervised import Responses
-from cwdpo.train.micro import Member, cut, filled_up, rank_share
 from cwdpo.train.reference import ReferenceLogps
 from cwdpo.train.stage1 import SupervisedTask
 from cwdpo.train.stage2 import PreferenceTask

@@ -10,7 +10,7 @@ from typing import Any
 from cwdpo.base.config import Config
 from cwdpo.base.errors import DataError, ModelError
 from cwdpo.data.records import Record
-from cwdpo.data.sources import DataSource, Demo, Karpathy, Preferences, data_root
+from cwdpo.data.sources import DataSource, Demo, Files, data_root
 from cwdpo.experiment import Grid
 from cwdpo.jobs.doctor.check import Finding, failure, guarded, ok
 from cwdpo.model.config import Checkpoint, checkpoint_folder
@@ -28,7 +28,7 @@ class Assets(Config):
     models: tuple[Checkpoint, ...] = ()
 
     @property
-    def outside(self) -> list[Karpathy | Preferences]:
+    def outside(self) -> list[Files]:
         """Data sets that are not made by a stage."""
         return [source for source in self.data if not isinstance(source, Demo)]
 
@@ -52,11 +52,11 @@ def check_assets(assets: Assets) -> Iterator[Finding]:
         yield ok("data", "made by the grid itself: nothing to check")
 
 
-def _name(source: Karpathy | Preferences) -> str:
+def _name(source: Files) -> str:
     return f"data {source.root / source.annotations}"
 
 
-def check_data(source: Karpathy | Preferences) -> Iterator[Finding]:
+def check_data(source: Files) -> Iterator[Finding]:
     """The annotation file whole, and a sample of the images."""
     name = _name(source)
     try:
@@ -74,7 +74,7 @@ def _splits(records: Sequence[Record]) -> str:
     return ", ".join(f"{split} {count:,}" for split, count in counts.items())
 
 
-def _images(source: Karpathy | Preferences, images: Sequence[str]) -> Finding:
+def _images(source: Files, images: Sequence[str]) -> Finding:
     from cwdpo.data.images import check_images
 
     root, name = source.root.expanduser(), f"images {source.root}"

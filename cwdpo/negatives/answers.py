@@ -1,0 +1,226 @@
+"""Stage `answers`: the policy answers every question of a portion; what on-policy sources draw from.
+
+A question is an image and a prompt: records that share both share the answers. One row each in answers.jsonl:
+`{"id", "image", "prompt", "answers": [{"text", "tokens", "truncated", "mean_logp"}]}`, best answer first; mean_logp is
+the policy's own, nats per token, of the text as training would score it: end-of-turn included, the image unaltered.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from cwdpo.base import files
+from cwdpo.base.config import Config, Neutral
+from cwdpo.base.context import Blocks, StageContext
+from cwdpo.base.errors import TrainingError
+from cwdpo.base.identity import digest
+from cwdpo.base.lines import RowsById
+from cwdpo.data.ahead import ahead
+from cwdpo.data.encoding import Collator
+from cwdpo.data.records import Portion, Record, Rejected, open_records
+from cwdpo.data.samples import Sample
+from cwdpo.data.views import View
+from cwdpo.model.config import Policy
+from cwdpo.model.decoding import Decoding
+from cwdpo.model.generate import Prompted, Written, goes_once, how_decoded, write
+from cwdpo.model.inference import Replica
+from cwdpo.model.load import context_length
+from cwdpo.model.micro import Member
+from cwdpo.model.scored import score_members
+from cwdpo.model.scoring import Scorer
+from cwdpo.model.trial import choose_scorer
+from cwdpo.negatives.source import Part
+
+
+class Answers(Part):
+    """Answers of the policy that is trained next."""
+
+    stage: ClassVar[str] = "answers"
+    asks_policy: ClassVar[bool] = True
+
+    decoding: Decoding = Decoding()
+    """How they are decoded."""
+    seed: Annotated[int, Neutral(0)] = 0
+    """Of sampling."""
+    noise: Annotated[int | None, Neutral(None)] = Field(default=None, ge=0, lt=1000)
+    """Diffusion step of the noise over the image that is answered to; see `views.noised`."""
+
+    @property
+    def view(self) -> View:
+        """What is seen of each image."""
+        return View(noise=self.noise)
+
+
+class AnswersSpec(Config):
+    """The policy and the records are parents."""
+
+    policy: Policy
+    portion: Literal["stage1", "stage2"]
+    part: Answers
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer of the policy; `rank` is its place among those to the question, from 0."""
+
+    text: str
+    rank: int
+    truncated: bool
+    mean_logp: float
+
+
+class AnswersOf(Mapping[str, Sequence[Answer]]):
+    """What a stage `answers` wrote, a row read when it is asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self._rows = RowsById(folder / "answers.jsonl", _answers_of)
+
+    def of(self, record: Record) -> Sequence[Answer]:
+        """Answers to a record's question, best first."""
+        return self[question_id(record.image, record.prompt)]
+
+    def __getitem__(self, question: str) -> Sequence[Answer]:
+        return self._rows[question]
+
+    def __iter__(self) -> Any:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+
+def _answers_of(row: Mapping[str, Any]) -> list[Answer]:
+    return [
+        Answer(item["text"], rank, item["truncated"], item["mean_logp"]) for rank, item in enumerate(row["answers"])
+    ]
+
+
+def alike(text: str, other: str) -> bool:
+    """Whether two answers have the same words: case, punctuation and blanks aside."""
+    return _words(text) == _words(other)
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.casefold()) or [text]
+
+
+def rejected(answer: Answer, source: str) -> Rejected:
+    """An answer as a rejected response."""
+    how = {"rank": answer.rank, **({"truncated": True} if answer.truncated else {})}
+    return Rejected(answer.text, source, mean_logp=answer.mean_logp, how=how)
+
+
+def wrong(record: Record, answers: Sequence[Answer], source: str) -> list[Rejected]:
+    """Answers to a record's question that say something, none of them any of its true responses."""
+    truths = [_words(text) for text in (record.chosen, *record.references)]
+    return [rejected(one, source) for one in answers if one.text and _words(one.text) not in truths]
+
+
+def question_id(image: str, prompt: str) -> str:
+    """Of an image and a prompt, 16 hex digits."""
+    return digest([image, prompt])[:16]
+
+
+def questions(records: Iterable[Record]) -> list[Prompted]:
+    """Every image and prompt once, in the order of the records."""
+    found: dict[str, Prompted] = {}
+    for record in records:
+        name = question_id(record.image, record.prompt)
+        found.setdefault(name, Prompted(name, record.image, record.prompt))
+    return list(found.values())
+
+
+def open_questions(folder: Path, portion: Portion) -> list[Prompted]:
+    """Those of a portion of the records."""
+    return questions(open_records(folder / "records.jsonl", portion))
+
+
+def run(context: StageContext) -> None:
+    """Write answers.jsonl and settings.json (what made them)."""
+    spec: AnswersSpec = context.spec
+    decoding = spec.part.decoding
+    asked = open_questions(context.inputs["pairs"], spec.portion)
+    blocks = Blocks(context, asked, decoding.block)
+    replica = Replica(context, spec.policy)
+    collator = Collator(replica.processor, context.inputs["images"], context_length(replica.model))
+    once = goes_once(context, replica, collator, asked[0], spec.policy.dtype)
+    scorer = scorer_of(context, replica, collator, asked, decoding.candidates)
+    turns = ahead(
+        replica.blocks(blocks),
+        lambda turn: blocks.members(turn[0]),
+        lambda item: collator.prefix(item.image, item.prompt, spec.part.view),
+        context.execution.feed_workers,
+    )
+    with closing(turns):
+        for (index, writes), prefixes in turns:
+            items = blocks.members(index)
+            written = write(replica, collator, items, decoding, spec.part.seed, once, prefixes)
+            texts = [[one.text for one in own] for own in written]
+            logps = mean_logps(context, replica, scorer, collator, items, texts, blocks.length(0))
+            if writes:
+                blocks.write(index, list(map(_row, items, written, logps)))
+    context.barrier()
+    if context.rank.is_first:
+        files.write_jsonl(context.out / "answers.jsonl", blocks.rows())
+        files.write_json(context.out / "settings.json", how_decoded(replica, spec.policy.dtype, decoding))
+
+
+def _row(item: Prompted, written: Sequence[Written], logps: Sequence[float]) -> dict[str, Any]:
+    answers = [
+        {"text": one.text, "tokens": len(one.tokens), "truncated": one.truncated, "mean_logp": logp}
+        for one, logp in zip(written, logps, strict=True)
+    ]
+    return {**vars(item), "answers": answers}
+
+
+def scorer_of(
+    context: StageContext, replica: Replica, collator: Collator, asked: Sequence[Prompted], responses: int
+) -> Scorer:
+    """What scores so many responses to a question; see `choose_scorer`. Collective."""
+    samples = [_sample(item, ("yes", "no")) for item in asked[:8]]
+    return choose_scorer(
+        context, replica.model, collator.pad, samples,
+        lambda sample: [collator.group(sample, (["yes", "no"] * responses)[:responses])],
+        context.spec.policy.dtype,
+    )  # fmt: skip
+
+
+def mean_logps(
+    context: StageContext,
+    replica: Replica,
+    scorer: Scorer,
+    collator: Collator,
+    items: Sequence[Prompted],
+    texts: Sequence[Sequence[str]],
+    longest: int,
+) -> list[list[float]]:
+    """Log-probability of each text as a response to its item, nats per token.
+
+    Args:
+        longest: items of the largest block.
+
+    Raises:
+        TrainingError: one is not finite.
+    """
+    members = [
+        Member(sample, [collator.group(sample, own)])
+        for sample, own in ((_sample(item), own) for item, own in zip(items, texts, strict=True))
+    ]
+    found = score_members(context, replica.lockstep, scorer, members, longest)
+    means = [[total / length for total, length in own] for own in found]
+    for item, own in zip(items, means, strict=True):
+        if not all(map(math.isfinite, own)):
+            raise TrainingError(f"the policy's log-probabilities of its answers to '{item.image}' are {own}")
+    return means
+
+
+def _sample(item: Prompted, rejected: tuple[str, ...] = ()) -> Sample:
+    return Sample(item.id, item.id, item.image, item.prompt, "", rejected)

@@ -1,0 +1,253 @@
+"""One call to an endpoint, made until it is answered: rate limits, faults and absences are waited out.
+
+The errors of the `openai` client hold the request with its key; none of them leaves this file, not even as a cause.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ValidationError
+
+from cwdpo.base.errors import ConfigError, CwdpoError, NotAvailable
+from cwdpo.negatives.llm.endpoint import Endpoint
+from cwdpo.negatives.llm.replies import Reply, Request
+
+if TYPE_CHECKING:
+    from openai import APIError, APIStatusError
+    from tenacity import RetryCallState
+
+LONGEST_PAUSE = 60.0
+"""Seconds between two tries, where the endpoint does not ask for more."""
+STRANGE = 5
+"""Tries after which an endpoint that answers, but not as chat completions do, is given up."""
+SHOWN = 300
+"""Characters of a server's message that are shown."""
+
+
+class Refused(Exception):
+    """The endpoint does not take this one request; the text says why."""
+
+
+class _Unwell(Exception):
+    """The endpoint could not answer now; `after` is how many seconds it asks to be left alone."""
+
+    def __init__(self, why: str, after: float | None = None, tries: int | None = None) -> None:
+        super().__init__(why)
+        self.after, self.tries = after, tries
+
+
+class _Message(BaseModel):
+    content: str | None = None
+    refusal: str | None = None
+
+
+class _Choice(BaseModel):
+    message: _Message
+    finish_reason: str | None = None
+
+
+class _Usage(BaseModel):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+class _Completion(BaseModel):
+    """What is read of a chat completion."""
+
+    choices: list[_Choice]
+    usage: _Usage | None = None
+
+    def reply(self) -> Reply:
+        choice, usage = self.choices[0], self.usage or _Usage()
+        text = choice.message.content or choice.message.refusal or ""
+        finish = "refusal" if choice.message.refusal else choice.finish_reason or "stop"
+        text = text.encode("utf-8", "replace").decode()  # half a character would break every file it goes to
+        return Reply(text, finish, usage.prompt_tokens, usage.completion_tokens)
+
+
+def key_of(endpoint: Endpoint) -> str:
+    """The key that the environment holds.
+
+    Raises:
+        NotAvailable: it has none, or one that no header can hold.
+    """
+    key = os.environ.get(endpoint.key, "").strip()
+    if not key and endpoint.base_url is None:
+        raise NotAvailable(f"the environment variable {endpoint.key} is not set here; it holds the key of the endpoint")
+    if not (key.isascii() and key.isprintable()):
+        raise NotAvailable(f"the environment variable {endpoint.key} holds characters that no key has")
+    return key or "none"
+
+
+class Client:
+    """Calls to one endpoint, inside `async with`."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        from openai import AsyncOpenAI
+
+        logging.getLogger("httpx2").setLevel(logging.WARNING)  # a line a call
+        self.endpoint = endpoint
+        self._key = key_of(endpoint)
+        self._openai = AsyncOpenAI(
+            api_key=self._key, base_url=endpoint.base_url, timeout=endpoint.timeout, max_retries=0
+        )
+        self._takes_schema: bool | None = None
+        self._waiting = False
+
+    async def __aenter__(self) -> Client:
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self._openai.close()
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return f"model '{self.endpoint.model}' at {self._openai.base_url}"
+
+    async def ask(self, request: Request) -> Reply:
+        """The reply to a request, after as many tries as `patience` has room for.
+
+        Raises:
+            Refused: the endpoint does not take this request.
+            ConfigError: it does not know the model.
+            NotAvailable: the key, the account or the patience is not enough.
+        """
+        from tenacity import AsyncRetrying, retry_if_exception_type, stop_any, stop_before_delay
+
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(_Unwell),
+            stop=stop_any(stop_before_delay(self.endpoint.patience), _strange),
+            wait=_pause,
+            before_sleep=self._say,
+            reraise=True,
+        )
+        try:
+            reply = await retrying(self._reply, request)
+        except _Unwell as error:
+            why = str(error)
+        else:
+            self._waiting = False
+            return reply
+        raise NotAvailable(f"{self.name}: {why}; given up (endpoint.patience is {self.endpoint.patience:g} s)")
+
+    def _say(self, state: RetryCallState) -> None:
+        """One line when the waiting begins, not one for each try of each call."""
+        if not self._waiting and state.attempt_number > 1:
+            self._waiting = True
+            why = state.outcome.exception() if state.outcome else ""
+            print(f"{self.name}: {why}; trying for {self.endpoint.patience:g} s", file=sys.stderr, flush=True)
+
+    async def _reply(self, request: Request) -> Reply:
+        """One try; with the schema if the endpoint takes schemas, which shows at the first call."""
+        if self._takes_schema is False:
+            return await self._call(request, schema=False)
+        try:
+            reply = await self._call(request, schema=True)
+        except Refused:
+            if self._takes_schema:
+                raise
+            reply = await self._call(request, schema=False)
+            self._takes_schema = False if self._takes_schema is None else self._takes_schema
+        else:
+            self._takes_schema = True
+        return reply
+
+    async def _call(self, request: Request, schema: bool) -> Reply:
+        from openai import APIError
+
+        try:
+            raw = await self._openai.chat.completions.with_raw_response.create(**self._arguments(request, schema))
+            body = raw.http_response.content
+        except APIError as error:
+            failure = self._explained(error)
+        else:
+            return _read(body)
+        raise failure
+
+    def _arguments(self, request: Request, schema: bool) -> dict[str, Any]:
+        one = self.endpoint
+        settings = {"temperature": one.temperature, "top_p": one.top_p, "seed": one.seed}
+        form = {"name": "reply", "strict": True, "schema": request.schema}
+        return {
+            "model": one.model,
+            "messages": list(request.messages),
+            "max_tokens": one.max_tokens,
+            **{name: value for name, value in settings.items() if value is not None},
+            **({"response_format": {"type": "json_schema", "json_schema": form}} if schema else {}),
+        }
+
+    def _explained(self, error: APIError) -> Exception:
+        """What an error of the client means, without anything of the request."""
+        from openai import APIStatusError, APITimeoutError
+
+        if isinstance(error, APIStatusError):
+            return self._of_status(error)
+        if isinstance(error, APITimeoutError):
+            return _Unwell(f"no answer within {self.endpoint.timeout:g} s")
+        return _Unwell(f"cannot be reached ({self._shown(error.__cause__ or error.message)})")
+
+    def _of_status(self, error: APIStatusError) -> Exception:
+        status, message = error.status_code, self._shown(error.message)
+        if status == 404:
+            return ConfigError(f"{self.name}: not found: {message}")
+        if status in (401, 402, 403) or error.code == "insufficient_quota":
+            return self._locked(status)
+        if status in (408, 409, 425, 429) or status >= 500:
+            return _Unwell(f"status {status}: {message}", _seconds(error.response.headers))
+        return Refused(f"{self.name}: status {status}: {message}")
+
+    def _locked(self, status: int) -> CwdpoError:
+        """The server's message is left out: it may show a part of the key."""
+        if status in (402, 429):
+            return NotAvailable(f"{self.name}: status {status}: the account behind {self.endpoint.key} is used up")
+        what = "a key that it refuses" if self._key in os.environ.get(self.endpoint.key, "") else "no key"
+        return NotAvailable(f"{self.name}: status {status}: the environment variable {self.endpoint.key} holds {what}")
+
+    def _shown(self, message: object) -> str:
+        text = " ".join(str(message).split()).replace(self._key, "[key]") if self._key != "none" else str(message)
+        return text[:SHOWN]
+
+
+def _read(body: bytes) -> Reply:
+    try:
+        return _Completion.model_validate_json(body).reply()
+    except (ValidationError, IndexError):
+        shown = " ".join(body[:SHOWN].decode("utf-8", "replace").split())
+    raise _Unwell(f"its answer is no chat completion: {shown or 'empty'}", tries=STRANGE)
+
+
+def _strange(state: RetryCallState) -> bool:
+    """Whether it has answered otherwise than it should often enough."""
+    error = state.outcome.exception() if state.outcome else None
+    return isinstance(error, _Unwell) and error.tries is not None and state.attempt_number >= error.tries
+
+
+def _pause(state: RetryCallState) -> float:
+    """Seconds to the next try: what the endpoint asks for, else ever more, spread so that calls do not come at once."""
+    error = state.outcome.exception() if state.outcome else None
+    if isinstance(error, _Unwell) and error.after is not None:
+        return error.after + random.uniform(0, 0.1 * error.after)
+    return min(LONGEST_PAUSE, 0.5 * 2.0 ** min(state.attempt_number, 10)) * random.uniform(0.5, 1.0)
+
+
+def _seconds(headers: Mapping[str, str]) -> float | None:
+    """What Retry-After says: seconds or a date; None where it is not there or neither."""
+    import time
+    from email.utils import parsedate_to_datetime
+
+    text = headers.get("retry-after", "")
+    try:
+        return min(max(0.0, float(text)), 1e6)
+    except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+    except ValueError:
+        return None

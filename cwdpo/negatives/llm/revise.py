@@ -1,0 +1,80 @@
+"""Asking for the smallest correction of the policy's own answer, and for a score of each of its sentences."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+from cwdpo.data.records import Record
+from cwdpo.negatives.answers import Answers, AnswersOf, alike
+from cwdpo.negatives.llm.prompts import Prompt
+from cwdpo.negatives.llm.structured import Structured, Unfit, text_of
+from cwdpo.negatives.llm.task import Question, Task
+from cwdpo.negatives.source import Made, Part
+
+EMPTY = "empty answer"
+TRUE = "answer equal to the truth"
+
+
+class Score(Structured):
+    """Of one sentence."""
+
+    score: Literal[1, 2, 3, 4]
+    image_error: bool
+
+
+class Revision(Structured):
+    """A reply."""
+
+    scores: list[Score]
+    revised: str
+
+
+class Revise(Task):
+    """Corrections of the policy's answers, best answer first."""
+
+    names: ClassVar[frozenset[str]] = frozenset({"question", "chosen", "references", "sentences", "answer"})
+    reply: ClassVar[type[Structured]] = Revision
+
+    task: Literal["revise"] = "revise"
+    """Tag of this task."""
+    prompt: Prompt = "revise"
+    """$question, $chosen, $references, $sentences (of the answer, numbered) and $answer are filled in."""
+    answers: Answers
+    """What is corrected."""
+
+    def parts(self) -> Mapping[str, Part]:
+        """The policy's answers."""
+        return {"answers": self.answers}
+
+    def questions(self, records: Sequence[Record], made: Made) -> Iterator[Sequence[Question | str]]:
+        """One for each answer that is neither empty nor right."""
+        answers = AnswersOf(made["answers"])
+        for record in records:
+            yield [self._question(record, answer.text) for answer in answers.of(record)]
+
+    def _question(self, record: Record, answer: str) -> Question | str:
+        if not answer.strip():
+            return EMPTY
+        if any(alike(answer, true) for true in (record.chosen, *record.references)):
+            return TRUE
+        others = [text for text in dict.fromkeys(record.references) if text != record.chosen]
+        numbered = (f"{number}. {text}" for number, text in enumerate(sentences(answer), 1))
+        texts = {"question": record.prompt, "chosen": record.chosen, "references": "\n".join(others) or "none"}
+        return Question(record, {**texts, "sentences": "\n".join(numbered), "answer": answer})
+
+    def made(self, question: Question, reply: Revision) -> Mapping[str, Any]:
+        """`{"revised", "scores"}`; scores are empty where there are not as many as sentences."""
+        answer = question.texts["answer"]
+        revised = text_of(reply.revised, "revised")
+        if alike(revised, answer):
+            raise Unfit("nothing corrected", "the corrected answer is the model's answer, which is not right")
+        fits = len(reply.scores) == len(sentences(answer))
+        return {"revised": revised, "scores": [one.model_dump() for one in reply.scores] if fits else []}
+
+
+def sentences(text: str) -> list[str]:
+    """Sentences of a text in any script, in order; a text without a full stop is one."""
+    pieces = re.split(r"(?<=[.!?])[\"')\]]*\s+|(?<=[。！？｡।])\s*", text)  # noqa: RUF001 - other scripts' stops
+    return [piece for piece in (piece.strip() for piece in pieces) if piece]

@@ -1,0 +1,128 @@
+"""Stated fractions from several sources."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from cwdpo.base.config import Config, Neutral
+from cwdpo.base.identity import seed_from
+from cwdpo.data.records import Record
+from cwdpo.negatives.plain import Plain
+from cwdpo.negatives.source import Made, Offer, Part, Source, named, within
+from cwdpo.objectives.supply import Supply
+
+
+class Fraction(Config):
+    """A source, and how many of the records it serves."""
+
+    share: Annotated[float | None, Neutral(None)] = Field(default=None, ge=0, le=1)
+    """Of the records that any source has something for; one source may leave it out and gets the rest."""
+    negatives: Plain = Field(discriminator="source")
+    """Where its rejected responses come from."""
+
+
+class Mixed(Source):
+    """Each record has its rejected responses from one source; how many records each serves is exact over the portion.
+
+    Which ones is drawn by seed. Only records that a source has nothing for can shift the fractions, and only where the
+    others do not make up for them; the summary says what they have become.
+    """
+
+    source: Literal["mixed"]
+    of: Mapping[str, Fraction]
+    """Name -> source and share."""
+    seed: int = 0
+    """Of who serves which record."""
+
+    makes: ClassVar[Mapping[Supply, str]] = {}
+
+    @model_validator(mode="after")
+    def _fill_a_whole(self) -> Mixed:
+        stated = [part.share for part in self.of.values() if part.share is not None]
+        left_out = [name for name, part in self.of.items() if part.share is None]
+        if not self.of:
+            raise ValueError("of: names no source")
+        if len(left_out) > 1:
+            raise ValueError(f"of: only one source may leave out its share; {', '.join(left_out)} do")
+        if sum(stated) > 1 + 1e-9 or (not left_out and abs(sum(stated) - 1) > 1e-9):
+            raise ValueError(f"of: the shares are {sum(stated):g} together, not 1")
+        return self
+
+    def __hash__(self) -> int:
+        return hash((self.seed, *self.of.items()))  # settings are looked up by value, and a mapping has no hash
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Name -> share, of the sources that have one at all."""
+        rest = max(0.0, 1 - sum(part.share or 0.0 for part in self.of.values()))
+        shares = {name: rest if part.share is None else part.share for name, part in self.of.items()}
+        return {name: share for name, share in shares.items() if share > 1e-9}
+
+    def parts(self) -> Mapping[str, Part]:
+        """Those of every source that serves any record."""
+        found: dict[str, Part] = {}
+        for name in self.shares:
+            found |= named(name, self.of[name].negatives.parts())
+        return found
+
+    def provides(self, by_data: frozenset[Supply]) -> frozenset[Supply]:
+        """What all of its sources do."""
+        return frozenset.intersection(*(self.of[name].negatives.provides(by_data) for name in self.shares))
+
+    def offers(self, records: Sequence[Record], made: Made) -> Iterator[Offer]:
+        """That of the source that serves the record."""
+        sources = {name: self.of[name].negatives.offers(records, within(made, name)) for name in self.shares}
+        found = [dict(zip(sources, offers, strict=True)) for offers in zip(*sources.values(), strict=True)]
+        usable = [_usable(record, offers) for record, offers in zip(records, found, strict=True)]
+        served = serve([record.id for record in records], usable, self.shares, self.seed)
+        for offers, name in zip(found, served, strict=True):
+            yield offers[name] if name else Offer()
+
+
+def _usable(record: Record, offers: Mapping[str, Offer]) -> frozenset[str]:
+    """Names of the sources that offer a record anything but the truth."""
+    truth = {record.chosen, *record.references}
+    return frozenset(
+        name for name, offer in offers.items() if any(item.text and item.text not in truth for item in offer.rejected)
+    )
+
+
+def serve(
+    ids: Sequence[str], usable: Sequence[frozenset[str]], shares: Mapping[str, float], seed: int
+) -> list[str | None]:
+    """Who serves which record: counts are exact by the method of largest remainders, where that is possible.
+
+    Records that not all sources have something for come first, then the rest is dealt out at random.
+
+    Args:
+        usable: names of the sources that have something for each record; for none the answer is None.
+    """
+    order = [place for place, names in enumerate(usable) if names]
+    random.Random(seed_from("mixed", seed, len(ids))).shuffle(order)
+    left = Counter(quotas(len(order), shares))
+    served: list[str | None] = [None] * len(ids)
+    open_to_all = [place for place in order if len(usable[place]) == len(shares)]
+    for place in sorted((place for place in order if len(usable[place]) < len(shares)), key=lambda p: len(usable[p])):
+        name = max(sorted(usable[place]), key=lambda name: left[name])
+        served[place] = name
+        left[name] -= 1
+    slots = [name for name in shares for _ in range(max(0, left[name]))]
+    random.Random(seed_from("mixed slots", seed, len(ids))).shuffle(slots)
+    for place, name in zip(open_to_all, slots, strict=False):
+        served[place] = name
+    return served
+
+
+def quotas(count: int, shares: Mapping[str, float]) -> dict[str, int]:
+    """Whole numbers that add up to `count`, each within one of its share of it (largest remainders)."""
+    exact = {name: count * share for name, share in shares.items()}
+    found = {name: int(value + 1e-9) for name, value in exact.items()}
+    behind = sorted(exact, key=lambda name: found[name] - exact[name])
+    for name in behind[: count - sum(found.values())]:
+        found[name] += 1
+    return found

@@ -1,0 +1,56 @@
+"""SIMA (arXiv 2405.15973): the policy ranks its own greedy answer and a sampled one; the better one wins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Literal
+
+from pydantic import Field
+
+from cwdpo.base.lines import RowsById
+from cwdpo.data.records import Record
+from cwdpo.model.decoding import Decoding
+from cwdpo.negatives.answers import Answers, AnswersOf, rejected
+from cwdpo.negatives.critique import Critique, shipped_prompt
+from cwdpo.negatives.source import Made, Offer, Part, Source
+
+
+class SelfCritic(Source):
+    """Two answers of the policy that is trained next, ranked by itself with the truth before it."""
+
+    source: Literal["self_critic"]
+    temperature: float = Field(default=0.8, gt=0)
+    """Of the sampled answer."""
+    top_p: float = Field(default=0.9, gt=0, le=1)
+    """Of the sampled answer."""
+    prompt: str = Field(default_factory=shipped_prompt)
+    """What the policy is asked: see `negatives/critique.txt`; {first}, {second}, {question}, {truth} are filled in."""
+    max_new_tokens: int = Field(default=64, gt=0)
+    """Longest answer, end-of-turn included."""
+    block: int = Field(default=32, gt=0)
+    """Questions answered together: the unit of sharding and resume."""
+    seed: int = 0
+    """Of the sampled answer, and of which answer is shown first."""
+
+    def parts(self) -> Mapping[str, Part]:
+        """Both answers and the verdicts."""
+        room = {"max_new_tokens": self.max_new_tokens, "block": self.block}
+        drawn = Decoding(strategy="sample", temperature=self.temperature, top_p=self.top_p, **room)
+        answers = {"greedy": Answers(decoding=Decoding(**room)), "sampled": Answers(decoding=drawn, seed=self.seed)}
+        critique = Critique(**answers, prompt=self.prompt, seed=self.seed, block=self.block)
+        return {**answers, "critique": critique}
+
+    def offers(self, records: Sequence[Record], made: Made) -> Iterator[Offer]:
+        """One pair, or none where both answers are alike."""
+        answers = {role: AnswersOf(made[role]) for role in ("greedy", "sampled")}
+        verdicts = RowsById(made["critique"] / "verdicts.jsonl", dict)
+        for record in records:
+            verdict = verdicts.get(record.id)
+            if verdict is None:
+                yield Offer()
+                continue
+            (worse,) = set(answers) - {verdict["better"]}
+            loser = rejected(answers[worse].of(record)[0], self.source)
+            how = {**loser.how, "answer": worse, "margin": verdict["margin"]}
+            yield Offer((replace(loser, how=how),), answers[verdict["better"]].of(record)[0].text)
