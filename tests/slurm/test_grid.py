@@ -104,6 +104,11 @@ def requeued(run: Run, lane: int) -> list[str]:
     return [json.loads(line)["action"] for line in rounds.read_text().splitlines()]
 
 
+def saved_or_over(run: Run, lane: int, submitted: subprocess.Popen[str]) -> bool:
+    """Whether there is nothing to wait for any more."""
+    return bool(requeued(run, lane)) or submitted.poll() is not None
+
+
 def test_a_time_limit_that_is_too_short(slurm: Cluster, calm: Path, tmp_path: Path) -> None:
     """A minute, of which Slurm takes back a third to save in: trainings go through the queue and lose no step.
 
@@ -114,7 +119,8 @@ def test_a_time_limit_that_is_too_short(slurm: Cluster, calm: Path, tmp_path: Pa
     run = Run(slurm, commands.copy_home(calm, tmp_path / "home"), LANES, longer, time="00:01:00", signal=20, nodes=1)
     submitted = run.start("submit", "--cluster", run.profile, "--watch")
     for lane in (0, 1):
-        wait_until(partial(requeued, run, lane), 240, f"lane {lane} is asked to save")
+        wait_until(partial(saved_or_over, run, lane, submitted), 240, f"lane {lane} is asked to save")
+        assert submitted.poll() is None, submitted.communicate()
         slurm.run("scontrol", "update", f"JobId={run.element('stage1', f'sft/{lane}')}", "TimeLimit=30")
     shown, _ = submitted.communicate(timeout=600)
     assert submitted.returncode == 0, shown
