@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cwdpo.base.errors import ConfigError, CwdpoError
+from cwdpo.cli import data as _data  # registers its commands
 from cwdpo.cli import doctor as _doctor  # registers its command
 from cwdpo.cli import fetch as _fetch  # registers its command
 from cwdpo.cli import jobs as _jobs  # registers its commands
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 
-__all__ = ["_doctor", "_fetch", "_jobs", "app", "main"]
+__all__ = ["_data", "_doctor", "_fetch", "_jobs", "app", "main"]
 
 
 def _version(wanted: bool) -> None:

@@ -34,11 +34,7 @@ def run(context: StageContext) -> None:
     folder = context.inputs["data"]
     left_out = Counter[str]()
     records = spec.data.read(folder, left_out)
-    check_ids(records, str(folder))
-    if spec.purpose == "train":
-        _check_portions(records, str(folder))
-    else:
-        records = _held_out(records, str(folder))
+    records = used(records, spec.purpose, str(folder))
     check_images(folder, (record.image for record in records), spec.data.check_images)
     write_records(context.out / "records.jsonl", records)
     limited = {"limit": spec.data.limit} if spec.data.limit else {}
@@ -46,6 +42,15 @@ def run(context: StageContext) -> None:
     files.write_json(context.out / "summary.json", {**limited, **_summary(records), **counted})
     for reason, count in left_out.items():
         print(f"left out: {count} {reason}", file=sys.stderr)
+
+
+def used(records: list[Record], purpose: Literal["train", "evaluate"], where: str) -> list[Record]:
+    """What of the records of a data set is used; raises `DataError` when an id occurs twice or a split is empty."""
+    check_ids(records, where)
+    if purpose == "evaluate":
+        return _held_out(records, where)
+    _check_portions(records, where)
+    return records
 
 
 def _summary(records: list[Record]) -> dict[str, object]:

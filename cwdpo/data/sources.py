@@ -157,9 +157,9 @@ class Llava(Files):
     turns: Literal["first", "all"] = "first"
     """Train on the first question and answer of each entry, or on each as a record of its own. A later question then
     stands alone, without the turns before it, which it may speak of."""
-    val_share: float = Field(default=0, ge=0, lt=1)
+    val_share: float = Field(default=0.0, ge=0, lt=1)
     """Share of the images that become the val split, by a hash of the image path: the format has no split."""
-    test_share: float = Field(default=0, ge=0, lt=1)
+    test_share: float = Field(default=0.0, ge=0, lt=1)
     """Share of the images that become the test split, in the same way."""
 
     @model_validator(mode="after")
@@ -240,7 +240,7 @@ class Textcaps(Captions, Files):
     annotations: str = "TextCaps_0.1_train.json"
     """The captions of the training split, relative to `root`."""
     val_annotations: str | None = "TextCaps_0.1_val.json"
-    """Those of the val split, relative to `root`; None reads none. Benchmarks say `split: val`: there is no test split."""
+    """Those of the val split, relative to `root`; None reads none. No test split: benchmarks say `split: val`."""
     images: str = "train_images"
     """Folder under `root` with the images of both splits."""
 

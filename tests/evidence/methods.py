@@ -130,8 +130,8 @@ def held_out(pairs: Path) -> Iterator[Sample]:
     """Test captions with one perturbation each, drawn with another seed than training's."""
     records: Sequence[Record] = [record for record in open_records(pairs / "records.jsonl") if record.split == "test"]
     source = Perturb(source="perturb", kinds=("colour", "object", "size", "count", "relation"), seed=1)
-    for record, rejected in zip(records, source.reject(records), strict=True):
-        texts = tuple(item.text for item in rejected if item.text not in record.references)
+    for record, offer in zip(records, source.offers(records, {}), strict=True):
+        texts = tuple(item.text for item in offer.rejected if item.text not in record.references)
         if texts:
             yield Sample(record.id, record.image_id, record.image, record.prompt, record.chosen, texts)
 

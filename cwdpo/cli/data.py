@@ -1,0 +1,57 @@
+"""`cwdpo data check` and `cwdpo data show`: what will be trained on, before it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from cwdpo.cli.app import GridOption, HomeOption, JsonOption, SetOption, Source, app, open_plan
+
+data = typer.Typer(
+    name="data",
+    help="Look at the data of a grid before it is trained on.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(data)
+
+
+@data.command(epilog="Exit status: 0 fine, 2 configuration, 3 data. Example: cwdpo data check --grid demo")
+def check(grid: GridOption, override: SetOption = None, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Read the data as training does and count it: splits, missing images, words, duplicates, images in two splits.
+
+    Images are looked for, not decoded. Where negatives are made by rule, it says how many captions have an edit.
+    """
+    from cwdpo.cli.datasets import check_data
+
+    check_data(Source(grid, tuple(override or []), home), as_json)
+
+
+@data.command(epilog="Example: cwdpo data show --grid demo --case dpo --stage stage2 --out pairs.html")
+def show(
+    grid: GridOption,
+    case: Annotated[
+        str | None, typer.Option("--case", help="A case of the grid.  [default: the first with pairs]")
+    ] = None,
+    stage: Annotated[
+        Literal["stage1", "stage2"] | None,
+        typer.Option("--stage", help="Whose pairs.  [default: stage2, else stage1]"),
+    ] = None,
+    count: Annotated[int, typer.Option("--count", min=1, help="Records on the page.")] = 60,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="HTML file.  [default: <home>/grids/<grid>/pairs-<case>-<stage>.html]"),
+    ] = None,
+    override: SetOption = None,
+    home: HomeOption = None,
+) -> None:
+    """Write a page with drawn pairs of a case: images, chosen and rejected responses, what differs, statistics.
+
+    Pairs that are computed already are read; those that need no model are made at once; for others it says what to run.
+    """
+    from cwdpo.cli.datasets import write_pairs
+
+    typer.echo(f"written to {write_pairs(open_plan(grid, override, home), case, stage, count, out)}")
