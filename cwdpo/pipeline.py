@@ -20,12 +20,13 @@ below wires one experiment; equal nodes of different experiments are one artefac
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from cwdpo.base.config import Config
+from cwdpo.base.context import SHARE, Share
 from cwdpo.base.errors import ConfigError
 from cwdpo.base.identity import digest, identity_card
 from cwdpo.base.runtime import Execution
@@ -42,6 +43,7 @@ from cwdpo.experiment import Experiment
 from cwdpo.model.config import Checkpoint, Lora, ModelSource, checkpoint_folder, model_digest, policy_of
 from cwdpo.negatives.answers import AnswersSpec
 from cwdpo.negatives.critique import CritiqueSpec
+from cwdpo.negatives.llm.stage import LlmSpec
 from cwdpo.negatives.source import Part
 from cwdpo.negatives.stage import NegativesSpec
 from cwdpo.objectives.preference import Preference
@@ -61,6 +63,7 @@ class Stage:
         module: where its `run(context)` lives; imported only where it runs, because some of them import torch.
         ranks: True when it runs as the processes of a distributed job, False for one process without torch.
         implied: roles of inputs that are no part of the identity, because the others settle what they are.
+        splits: True when it works in blocks, which several jobs may share.
     """
 
     name: str
@@ -69,6 +72,7 @@ class Stage:
     module: str
     ranks: bool
     implied: frozenset[str] = frozenset()
+    splits: bool = False
 
 
 STAGES = {
@@ -77,15 +81,16 @@ STAGES = {
         Stage("world", 1, DemoWorld, "cwdpo.data.world", ranks=False),
         Stage("pairs", 1, PairsSpec, "cwdpo.data.pairs", ranks=False),
         Stage("pretrain", 1, PretrainSpec, "cwdpo.train.pretrain", ranks=True),
-        Stage("answers", 1, AnswersSpec, "cwdpo.negatives.answers", ranks=True),
-        Stage("critique", 1, CritiqueSpec, "cwdpo.negatives.critique", ranks=True),
+        Stage("answers", 1, AnswersSpec, "cwdpo.negatives.answers", ranks=True, splits=True),
+        Stage("critique", 1, CritiqueSpec, "cwdpo.negatives.critique", ranks=True, splits=True),
+        Stage("llm", 1, LlmSpec, "cwdpo.negatives.llm.stage", ranks=False, implied=frozenset({"images"})),
         Stage("negatives", 1, NegativesSpec, "cwdpo.negatives.stage", ranks=False, implied=frozenset({"images"})),
         Stage("stage1", 1, Stage1Spec, "cwdpo.train.stage1", ranks=True),
         Stage("sft_phase", 1, Stage1Spec, "cwdpo.train.stage1", ranks=True),
-        Stage("reference", 1, ReferenceSpec, "cwdpo.train.reference", ranks=True),
+        Stage("reference", 1, ReferenceSpec, "cwdpo.train.reference", ranks=True, splits=True),
         Stage("frequencies", 1, FrequenciesSpec, "cwdpo.data.frequencies", ranks=False),
         Stage("stage2", 1, Stage2Spec, "cwdpo.train.stage2", ranks=True),
-        Stage("generate", 1, GenerateSpec, "cwdpo.evaluate.generate", ranks=True),
+        Stage("generate", 1, GenerateSpec, "cwdpo.evaluate.generate", ranks=True, splits=True),
         Stage("score", 1, ScoreSpec, "cwdpo.evaluate.score", ranks=False),
     )
 }
@@ -110,20 +115,26 @@ class Node:
     Attributes:
         inputs: role -> node of the store or folder outside it.
         execution: how to run it; not part of the identity.
+        share: which blocks of the stage it computes, for another node that puts them together; None is all of them.
     """
 
     stage: Stage
     spec: Config
     inputs: Mapping[str, Node | Outside]
     execution: Execution = field(default_factory=Execution)
+    share: Share | None = None
 
     @cached_property
     def card(self) -> dict[str, Any]:
         """What the identity is made of."""
-        counting = {role: entry for role, entry in self.inputs.items() if role not in self.stage.implied}
+        counting = {role: entry for role, entry in self.inputs.items() if self._counts(role)}
         parents = {role: entry.id for role, entry in counting.items() if isinstance(entry, Node)}
         digests = {role: entry.digest for role, entry in counting.items() if isinstance(entry, Outside)}
-        return identity_card(self.stage.name, self.stage.version, self.spec, parents, digests)
+        card = identity_card(self.stage.name, self.stage.version, self.spec, parents, digests)
+        return {**card, "share": [self.share.number, self.share.of]} if self.share else card
+
+    def _counts(self, role: str) -> bool:
+        return role not in self.stage.implied and not role.startswith(SHARE)
 
     @cached_property
     def id(self) -> str:
@@ -134,6 +145,14 @@ class Node:
     def parents(self) -> list[Node]:
         """Nodes this one reads."""
         return list({entry.id: entry for entry in self.inputs.values() if isinstance(entry, Node)}.values())
+
+    @property
+    def title(self) -> str:
+        """What humans call it: `stage2`, `stage2 round 2/4` where it is trained in rounds, `answers share 1/4`."""
+        if self.share:
+            return f"{self.stage.name} share {self.share.number + 1}/{self.share.of}"
+        part = self.spec.round if isinstance(self.spec, Stage2Spec) else None
+        return f"{self.stage.name} round {part.number + 1}/{part.of}" if part else self.stage.name
 
     def artefact(self, store: Store) -> Artefact:
         """Its folder in a store."""
@@ -181,10 +200,13 @@ class Wiring:
     """Builds the nodes of experiments, each distinct one once; digests of outside folders are kept in `cache`.
 
     The cells of a grid differ in little: what equal settings made before is looked up, not made, read or hashed again.
+
+    Args:
+        is_done: whether a node has been computed: then it needs nobody to share its work.
     """
 
-    def __init__(self, cache: Path) -> None:
-        self._cache = cache
+    def __init__(self, cache: Path, is_done: Callable[[Node], bool] = lambda node: False) -> None:
+        self._cache, self._is_done = cache, is_done
         self._made: dict[Hashable, Any] = {}
 
     def _once(self, key: Hashable, make: Callable[[], Any]) -> Any:
@@ -199,9 +221,17 @@ class Wiring:
 
         def make() -> Node:
             node = Node(STAGES[stage], spec, inputs, execution)
-            return self._once(node.id, lambda: node)
+            return self._once(node.id, lambda: self._shared(node))
 
         return self._once((stage, spec, *inputs.items()), make)
+
+    def _shared(self, node: Node) -> Node:
+        """The node, with those that share its work before it where it is to be split."""
+        count = node.execution.split
+        if count == 1 or not node.stage.splits or self._is_done(node):
+            return node
+        shares = {f"{SHARE}{number}": replace(node, share=Share(number, count)) for number in range(count)}
+        return replace(node, inputs={**node.inputs, **shares})
 
     def wire(self, experiment: Experiment) -> Wired:
         """The nodes of one experiment, in the order of the data path."""
@@ -270,7 +300,7 @@ class Wiring:
         return {role: self._part(experiment, part, portion, inputs) for role, part in parts.items()}
 
     def _part(self, experiment: Experiment, part: Part, portion: str, inputs: Mapping[str, Any]) -> Node:
-        roles = POLICY if part.asks_policy else part.reads
+        roles = POLICY if part.asks_policy else ("pairs", *(["images"] if part.needs_images else []))
         own = {role: inputs[role] for role in roles if role in inputs}
         own |= self._parts(experiment, part.parts(), portion, inputs)
         asked = {"policy": policy_of(experiment.model)} if part.asks_policy else {}

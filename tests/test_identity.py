@@ -59,6 +59,9 @@ def make_files(folder: Path) -> Path:
         (folder / "data" / name).write_text(json.dumps({"images": images}))
     for name in ("preferences.jsonl", "copy.jsonl"):
         (folder / "data" / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for name, content in other_formats().items():
+        for file in (name, f"copy_{name}"):
+            (folder / "data" / file).write_text(json.dumps(content))
     model = folder / "model"
     model.mkdir()
     for name in ("config.json", "preprocessor_config.json", "tokenizer.json"):
@@ -68,6 +71,19 @@ def make_files(folder: Path) -> Path:
     shutil.copytree(folder / "data", folder / "elsewhere" / "data")
     shutil.copytree(model, folder / "elsewhere" / "model")
     return folder
+
+
+def other_formats() -> dict[str, Any]:
+    """The same images in the formats of LLaVA, OCR-VQA and TextCaps."""
+    turns = [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "A ball."}]
+    cover = {"imageURL": "http://x.y/z.jpg", "questions": ["What?"], "answers": ["A ball"]}
+    entry = {"caption_str": "A ball.", "reference_strs": ["A ball."]}
+    return {
+        "llava_instruct_150k.json": [{"image": f"train/{n}.jpg", "conversations": turns} for n in range(3)],
+        "dataset.json": {f"{n}": {**cover, "split": 1} for n in range(3)},
+        "TextCaps_0.1_train.json": {"data": [{**entry, "image_id": f"{n}", "set_name": "train"} for n in range(2)]},
+        "TextCaps_0.1_val.json": {"data": [{**entry, "image_id": "2", "set_name": "val"}]},
+    }
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +153,30 @@ def experiments(files: Path) -> dict[str, dict[str, Any]]:
             "benchmarks": [{"name": "captions", "data": karpathy, "decoding": beam}],
             "seed": 1,
         },
+        **{
+            source: {
+                "data": {"source": source, "root": data, **more},
+                "model": tiny,
+                "stage1": {"objective": {"name": "sft"}},
+                "benchmarks": [{"name": "captions", "decoding": beam}],
+                "seed": 1,
+            }
+            for source, more in {
+                "llava": {"test_share": 0.3},
+                "ocrvqa": {"images": "train"},
+                "textcaps": {"images": "train"},
+            }.items()
+        },
+        "rounds": {
+            "data": demo,
+            "model": tiny,
+            "stage2": {
+                "objective": {"name": "dpo"},
+                "negatives": negatives_of(perturb, dataset)["sample"],
+                "refresh": {"rounds": 2},
+            },
+            "seed": 1,
+        },
     }
 
 
@@ -147,8 +187,13 @@ def negatives_of(perturb: dict[str, Any], dataset: dict[str, Any]) -> dict[str, 
         for name in ("beam", "sample", "own_answer", "augmented_image", "self_critic")
     }
     shares = {"policy": {"share": 0.8, "negatives": asking["sample"]}, "data": {"negatives": dataset}}
+    endpoint = {"model": "writer", "base_url": "http://node7:8000/v1", "prices": {"input": 1.0, "output": 2.0}}
+    endpoint |= {"budget": {"tokens": 10**9, "cost": 5.0}}
     return {
         **asking,
+        "llm": {"source": "llm", "endpoint": endpoint},
+        "revised": {"source": "revised", "endpoint": endpoint, "max_new_tokens": 32},
+        "corrective by a model": {"source": "corrective", "of": perturb, "writer": {"endpoint": endpoint}},
         "graded": {"source": "graded", "of": {"easy": {**dataset, "count": 2}, "medium": {**perturb, "edits": 2}}},
         "mixed": {"source": "mixed", "of": shares},
     }
@@ -169,7 +214,8 @@ def wire(experiment: Experiment, files: Path) -> Wired:
 
 
 def ids(experiment: Experiment, files: Path) -> set[str]:
-    return {node.id for node in wire(experiment, files).nodes()}
+    """Of all stages; those that only share the work of another one are no part of a result."""
+    return {node.id for node in wire(experiment, files).nodes() if not node.share}
 
 
 # ---- golden identities
@@ -254,12 +300,30 @@ OTHER_VALUES: dict[str, Any] = {
     "Karpathy.images": "other",
     "Preferences.root": "{files}/elsewhere/data",
     "Preferences.annotations": "copy.jsonl",
+    "Llava.root": "{files}/elsewhere/data",
+    "Llava.annotations": "copy_llava_instruct_150k.json",
+    "Llava.images": "other",
+    "Ocrvqa.root": "{files}/elsewhere/data",
+    "Ocrvqa.annotations": "copy_dataset.json",
+    "Ocrvqa.images": "other/train",
+    "Ocrvqa.image_suffix": ".jpg",
+    "Textcaps.root": "{files}/elsewhere/data",
+    "Textcaps.annotations": "copy_TextCaps_0.1_train.json",
+    "Textcaps.val_annotations": "copy_TextCaps_0.1_val.json",
+    "Textcaps.images": "other/train",
     "Checkpoint.path": "{files}/elsewhere/model",
     "Checkpoint.revision": "main",
     "Optimization.betas": (0.8, 0.99),
     "Pretraining.betas": (0.8, 0.99),
     "Perturb.kinds": ("colour",),
     "Fraction.share": 0.2,
+    "Endpoint.top_p": 0.5,
+    "Endpoint.base_url": "http://node8:8000/v1",
+    "Endpoint.key": "OTHER_KEY",
+    "Written.prompt": "Is this right: $question\n",
+    "Written.kinds": ("object",),
+    "Revised.prompt": "Is this right: $question\n",
+    "Writer.prompt": "Is this right: $question\n",
 }
 
 

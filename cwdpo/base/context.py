@@ -5,13 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from cwdpo.base import files
 from cwdpo.base.errors import Interrupted, StoreError
 from cwdpo.base.runtime import Execution, Rank
 
 Item = TypeVar("Item")
+
+
+SHARE = "share-"
+"""Before the number of a share in the role of its artefact."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """Every `of`-th block of a stage, from block `number` on: what one of several jobs computes."""
+
+    number: int
+    of: int
 
 
 @dataclass(frozen=True)
@@ -30,6 +42,7 @@ class StageContext:
         check: raises `Fenced` when a newer attempt took over.
         barrier: waits for all ranks.
         stopping: True once a signal asked this process to stop.
+        share: which blocks this job computes, where several jobs share a stage; None is all of them.
     """
 
     spec: Any
@@ -43,13 +56,15 @@ class StageContext:
     check: Callable[[], None]
     barrier: Callable[[], None] = lambda: None
     stopping: Callable[[], bool] = lambda: False
+    share: Share | None = None
 
 
-class Blocks:
+class Blocks(Generic[Item]):
     """Work on items in fixed blocks: the unit of batching, seeding, sharding and resume.
 
     Which items share a block depends on their order and `size` alone, never on the number of shards, so any number
-    of shards writes the same file. A finished block is one atomically written JSONL file in `partial/blocks`.
+    of shards writes the same file. A finished block is one atomically written JSONL file in `partial/blocks`. Where
+    other jobs have computed shares of the stage, theirs are taken over.
     """
 
     def __init__(self, context: StageContext, items: Sequence[Item], size: int) -> None:
@@ -57,18 +72,56 @@ class Blocks:
         self.items = items
         self.size = size
         self.count = -(-len(items) // size)
+        share = context.share or Share(0, 1)
+        self._own = range(share.number, self.count, share.of)
+        if context.rank.is_first:
+            self._take_over()
+
+    def _take_over(self) -> None:
+        """Copy what shares have computed to where this job would have written it."""
+        shares = [folder for role, folder in self.context.inputs.items() if role.startswith(SHARE)]
+        for path in (path for folder in shares for path in sorted(folder.rglob("*.json*"))):
+            target = self.context.partial / path.relative_to(next(one for one in shares if path.is_relative_to(one)))
+            if not target.exists():
+                files.write_bytes(target, path.read_bytes())
+
+    def keep(self, name: str, content: dict[str, Any]) -> None:
+        """Remember something beside the blocks until the stage is done, on the first rank."""
+        if self.context.rank.is_first:
+            files.write_json(self.context.partial / name, content)
+
+    def publish(self, name: str, *kept: str) -> None:
+        """Write what the artefact is made of, on the first rank: all rows as one file, and what was kept.
+
+        Of a share it is the blocks, as they are.
+        """
+        if not self.context.rank.is_first:
+            return
+        if self.context.share:
+            for index in self._own:
+                files.write_bytes(self._path(self.context.out, index), self.path(index).read_bytes())
+        else:
+            files.write_jsonl(self.context.out / name, self.rows())
+        for other in kept:
+            path = self.context.partial / other
+            if path.exists() or not self.context.share:  # a share of no blocks has nothing to tell
+                files.write_bytes(self.context.out / other, path.read_bytes())
 
     def path(self, index: int) -> Path:
         """File of block `index`."""
-        return self.context.partial / "blocks" / f"{index:06d}.jsonl"
+        return self._path(self.context.partial, index)
 
-    def members(self, index: int) -> Sequence[Any]:
+    @staticmethod
+    def _path(folder: Path, index: int) -> Path:
+        return folder / "blocks" / f"{index:06d}.jsonl"
+
+    def members(self, index: int) -> Sequence[Item]:
         """The items of block `index`."""
         return self.items[index * self.size : (index + 1) * self.size]
 
     def pending(self) -> list[int]:
         """Blocks that are not finished yet."""
-        return [index for index in range(self.count) if not self.path(index).exists()]
+        return [index for index in self._own if not self.path(index).exists()]
 
     def length(self, index: int) -> int:
         """How many items block `index` has, without reading them."""
@@ -79,7 +132,7 @@ class Blocks:
         assert len(rows) == self.length(index), "one row per item"
         self.context.check()
         files.write_jsonl(self.path(index), rows)
-        self.context.event("progress", done=self.finished(), total=self.count)
+        self.context.event("progress", done=self.finished(), total=len(self._own))
         if self.context.stopping() and self.context.rank.world_size == 1:
             raise Interrupted(f"stopped by a signal after block {index}; finished blocks are kept")
 

@@ -41,6 +41,9 @@ class Execution(Config):
     """Optimizer steps between two points of the training curve."""
     inference: INFERENCE = "replicate"
     """Replica of generation and reference passes: one process, all ranks under ZeRO-3, or tensor-parallel groups."""
+    split: int = Field(default=1, gt=0)
+    """Jobs that share the work of a stage that answers or scores: array elements of their own, each with every so-many-th
+    block. The stage itself then only puts together what they have computed."""
     replica_size: int = Field(default=1, gt=0)
     """Processes a tensor-parallel replica spans; must divide the number of ranks."""
 

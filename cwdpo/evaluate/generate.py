@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import closing
 from typing import Annotated, Any
 
-from cwdpo.base import files
 from cwdpo.base.config import Config, Neutral
 from cwdpo.base.context import Blocks, StageContext
 from cwdpo.data.ahead import ahead
@@ -14,7 +13,7 @@ from cwdpo.data.records import open_records
 from cwdpo.evaluate.benchmarks import Benchmark
 from cwdpo.model.config import Policy
 from cwdpo.model.generate import Answer, Prompted, generate, goes_once, how_decoded
-from cwdpo.model.inference import Replica
+from cwdpo.model.inference import Replica, pending_of
 from cwdpo.model.load import context_length
 
 
@@ -30,10 +29,21 @@ class GenerateSpec(Config):
 def run(context: StageContext) -> None:
     """Write generations.jsonl (one row per item) and settings.json (what made it)."""
     spec: GenerateSpec = context.spec
-    decoding = spec.benchmark.decoding
     items = spec.benchmark.items(open_records(context.inputs["pairs"] / "records.jsonl"))
-    blocks = Blocks(context, items, decoding.block)
+    blocks = Blocks(context, items, spec.benchmark.decoding.block)
+    if pending_of(blocks):
+        _answer(context, blocks)
+    context.barrier()
+    blocks.publish("generations.jsonl", "settings.json")
+
+
+def _answer(context: StageContext, blocks: Blocks[Prompted]) -> None:
+    """All blocks that are not there yet."""
+    spec: GenerateSpec = context.spec
+    decoding, items = spec.benchmark.decoding, blocks.items
     replica = Replica(context, spec.policy)
+    settings = how_decoded(replica, spec.policy.dtype, decoding)
+    blocks.keep("settings.json", {"prompt": spec.benchmark.prompt, **settings})
     collator = Collator(replica.processor, context.inputs["images"], context_length(replica.model))
     once = goes_once(context, replica, collator, items[0], spec.policy.dtype)
     turns = ahead(
@@ -48,11 +58,6 @@ def run(context: StageContext) -> None:
             answers = generate(replica, collator, members, decoding, spec.seed, once, prefixes)
             if write:
                 blocks.write(index, [_row(item, answer) for item, answer in zip(members, answers, strict=True)])
-    context.barrier()
-    if context.rank.is_first:
-        files.write_jsonl(context.out / "generations.jsonl", blocks.rows())
-        settings = how_decoded(replica, spec.policy.dtype, decoding)
-        files.write_json(context.out / "settings.json", {"prompt": spec.benchmark.prompt, **settings})
 
 
 def _row(item: Prompted, answer: Answer) -> dict[str, Any]:

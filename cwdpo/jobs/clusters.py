@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, TypeAdapter, field_validator, model_validator
 
@@ -16,7 +16,7 @@ from cwdpo.experiment import find_config
 from cwdpo.jobs.containers import Container
 from cwdpo.jobs.containers.bare import Bare
 
-Kind = Literal["prepare", "train", "generate", "score"]
+Kind = Literal["prepare", "ask", "train", "generate", "score"]
 """Kinds of jobs: each has its own resources."""
 
 KINDS: dict[str, Kind] = {
@@ -24,6 +24,7 @@ KINDS: dict[str, Kind] = {
     "pairs": "prepare",
     "answers": "generate",
     "critique": "generate",
+    "llm": "ask",
     "negatives": "prepare",
     "pretrain": "train",
     "stage1": "train",
@@ -185,6 +186,8 @@ class SlurmCluster(Config):
     """What one compute node has."""
     prepare: Shape = Shape(time="04:00:00")
     """Data preparation: one process on CPUs."""
+    ask: Shape = Shape(time="12:00:00")
+    """Asking an LLM endpoint: one process on CPUs, where it can be reached."""
     train: Shape = Shape()
     """Both stages of training, and pretraining."""
     generate: Shape = Shape()
@@ -249,7 +252,7 @@ class SlurmCluster(Config):
 
     @model_validator(mode="after")
     def _fits_a_node(self) -> SlurmCluster:
-        for kind in ("prepare", "train", "generate", "score"):
+        for kind in get_args(Kind):
             wanted = self.resources(kind)
             if wanted.gpus_per_node > self.node.gpus:
                 raise ValueError(f"{kind}.gpus_per_node {wanted.gpus_per_node}: a node has {self.node.gpus}")

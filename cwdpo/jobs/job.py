@@ -19,6 +19,7 @@ class StageJob:
 
     Attributes:
         inputs: role -> `{"stage", "id"}` of an artefact, or `{"path"}` of a folder outside the store.
+        share: number and count, where it is one of several jobs that share the stage.
     """
 
     stage: str
@@ -27,6 +28,7 @@ class StageJob:
     spec: dict[str, Any]
     inputs: dict[str, dict[str, str]]
     execution: dict[str, Any]
+    share: list[int] | None = None
 
 
 def stage_job(node: Node) -> StageJob:
@@ -44,6 +46,7 @@ def stage_job(node: Node) -> StageJob:
         spec=node.spec.model_dump(mode="json"),
         inputs=inputs,
         execution=node.execution.model_dump(mode="json"),
+        share=[node.share.number, node.share.of] if node.share else None,
     )
 
 

@@ -209,6 +209,7 @@ def bundle(first: Node, unfinished: Sequence[Node], done: set[str]) -> list[Node
             node
             for node in unfinished
             if node.stage.ranks
+            and node.share is None  # those are there to be computed beside one another
             and node.id not in here
             and head.id in {parent.id for parent in node.parents}
             and all(parent.id in here for parent in node.parents)

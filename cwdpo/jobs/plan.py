@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cwdpo.base import files
+from cwdpo.base.context import SHARE
 from cwdpo.base.errors import ConfigError
 from cwdpo.base.sources import changed_sources
 from cwdpo.base.store import Artefact, Look, Store, lineage_of
@@ -159,8 +160,10 @@ def _differences(
 
 
 def _inputs(node: Node) -> Iterator[tuple[str, Node]]:
-    """(role, node) of what a node reads from the store."""
-    return ((role, entry) for role, entry in node.inputs.items() if isinstance(entry, Node))
+    """(role, node) of what a node reads from the store; shares are its own work, done elsewhere."""
+    return (
+        (role, entry) for role, entry in node.inputs.items() if isinstance(entry, Node) and not role.startswith(SHARE)
+    )
 
 
 def _parent_ids(node: Node) -> list[str]:
@@ -169,7 +172,7 @@ def _parent_ids(node: Node) -> list[str]:
 
 def make_plan(grid: Grid, store: Store) -> Plan:
     """Wire every cell; raises for data or model folders that are not there."""
-    wiring = Wiring(store.home / "digests")
+    wiring = Wiring(store.home / "digests", lambda node: node.artefact(store).done() is not None)
     return Plan(grid, store, {cell.name: wiring.wire(cell.experiment) for cell in grid.cells})
 
 

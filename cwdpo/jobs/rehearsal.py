@@ -61,7 +61,7 @@ def _first(data: DataSource, images: int) -> DataSource:
 
 
 def _short(stage: Training | None) -> Training | None:
-    """Two steps of each training, also where a pass over the data is only one."""
+    """Two steps of each training, also where a pass over the data is only one; two rounds where it has any."""
     if stage is None:
         return None
     steps = min(stage.optimization.max_steps or STEPS, STEPS)
@@ -69,6 +69,8 @@ def _short(stage: Training | None) -> Training | None:
     update: dict[str, Any] = {"optimization": short}
     if isinstance(stage, Stage2) and stage.sft_phase:
         update["sft_phase"] = _short(stage.sft_phase)
+    if isinstance(stage, Stage2) and stage.refresh:
+        update["refresh"] = stage.refresh.model_copy(update={"rounds": STEPS})
     if isinstance(stage, Stage2) and stage.rollouts:
         update["rollouts"] = stage.rollouts.model_copy(update={"prompts": None})
     return stage.model_copy(update=update)

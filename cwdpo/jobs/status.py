@@ -95,7 +95,7 @@ def at_work(plan: Plan, states: Mapping[str, Shown]) -> list[Work]:
         for node in wired.nodes():
             if states[node.id] == "running" and node.id not in found:
                 artefact = node.artefact(plan.store)
-                found[node.id] = Work(f"{node.stage.name} {cell}", artefact.newest(), pulse(artefact))
+                found[node.id] = Work(f"{node.title} {cell}", artefact.newest(), pulse(artefact))
     return list(found.values())
 
 

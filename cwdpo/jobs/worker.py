@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from cwdpo.base import distributed, files
-from cwdpo.base.context import StageContext
+from cwdpo.base.context import Share, StageContext
 from cwdpo.base.errors import (
     Busy,
     ConfigError,
@@ -170,6 +170,7 @@ class Worker:
             check=attempt.check,
             barrier=distributed.barrier,
             stopping=Stop.requested,
+            share=Share(*self.job.share) if self.job.share else None,
         )
         importlib.import_module(self.stage.module).run(context)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -17,10 +18,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from cwdpo.base import files
 from cwdpo.base.config import Config, Neutral
 from cwdpo.base.context import Blocks, StageContext
-from cwdpo.base.errors import TrainingError
+from cwdpo.base.errors import DataError, TrainingError
 from cwdpo.base.identity import digest
 from cwdpo.base.lines import RowsById
 from cwdpo.data.ahead import ahead
@@ -31,7 +31,7 @@ from cwdpo.data.views import View
 from cwdpo.model.config import Policy
 from cwdpo.model.decoding import Decoding
 from cwdpo.model.generate import Prompted, Written, goes_once, how_decoded, write
-from cwdpo.model.inference import Replica
+from cwdpo.model.inference import Replica, pending_of
 from cwdpo.model.load import context_length
 from cwdpo.model.micro import Member
 from cwdpo.model.scored import score_members
@@ -108,8 +108,14 @@ def alike(text: str, other: str) -> bool:
     return _words(text) == _words(other)
 
 
-def _words(text: str) -> list[str]:
-    return re.findall(r"\w+", text.casefold()) or [text]
+def _words(text: str) -> tuple[str, ...]:
+    """Letters with their marks and signs other than punctuation; text of nothing else stands for itself."""
+    plain = unicodedata.normalize("NFKC", text).casefold()
+    return tuple(re.sub(r"[^\w\s]", _without_punctuation, plain).split()) or (text,)
+
+
+def _without_punctuation(letter: re.Match[str]) -> str:
+    return " " if unicodedata.category(letter[0]).startswith("P") else letter[0]
 
 
 def rejected(answer: Answer, source: str) -> Rejected:
@@ -119,9 +125,15 @@ def rejected(answer: Answer, source: str) -> Rejected:
 
 
 def wrong(record: Record, answers: Sequence[Answer], source: str) -> list[Rejected]:
-    """Answers to a record's question that say something, none of them any of its true responses."""
-    truths = [_words(text) for text in (record.chosen, *record.references)]
-    return [rejected(one, source) for one in answers if one.text and _words(one.text) not in truths]
+    """Answers to a record's question that say something, each another thing, none of them a true response."""
+    seen = {_words(text) for text in (record.chosen, *record.references)}
+    found = []
+    for one in answers:
+        words = _words(one.text)
+        if one.text and words not in seen:
+            seen.add(words)
+            found.append(rejected(one, source))
+    return found
 
 
 def question_id(image: str, prompt: str) -> str:
@@ -139,18 +151,41 @@ def questions(records: Iterable[Record]) -> list[Prompted]:
 
 
 def open_questions(folder: Path, portion: Portion) -> list[Prompted]:
-    """Those of a portion of the records."""
-    return questions(open_records(folder / "records.jsonl", portion))
+    """Those of a portion of the records.
+
+    Raises:
+        DataError: it has none.
+    """
+    found = questions(open_records(folder / "records.jsonl", portion))
+    if not found:
+        raise DataError(f"{folder}: no record is of the portion '{portion}', so there is nothing to ask the policy")
+    return found
 
 
 def run(context: StageContext) -> None:
-    """Write answers.jsonl and settings.json (what made them)."""
+    """Write answers.jsonl and settings.json (what made them).
+
+    Raises:
+        DataError: the portion is empty, or a prompt leaves no room for an answer; found before anything is computed.
+    """
     spec: AnswersSpec = context.spec
-    decoding = spec.part.decoding
     asked = open_questions(context.inputs["pairs"], spec.portion)
-    blocks = Blocks(context, asked, decoding.block)
+    blocks = Blocks(context, asked, spec.part.decoding.block)
+    if pending_of(blocks):
+        _answer(context, blocks)
+    context.barrier()
+    blocks.publish("answers.jsonl", "settings.json")
+
+
+def _answer(context: StageContext, blocks: Blocks[Prompted]) -> None:
+    """All blocks that are not there yet."""
+    spec: AnswersSpec = context.spec
+    decoding, asked = spec.part.decoding, blocks.items
     replica = Replica(context, spec.policy)
+    how = how_decoded(replica, spec.policy.dtype, decoding)
+    blocks.keep("settings.json", {**how, "seed": spec.part.seed, "noise": spec.part.noise})
     collator = Collator(replica.processor, context.inputs["images"], context_length(replica.model))
+    collator.check_prompts(map(_sample, asked), decoding.max_new_tokens)
     once = goes_once(context, replica, collator, asked[0], spec.policy.dtype)
     scorer = scorer_of(context, replica, collator, asked, decoding.candidates)
     turns = ahead(
@@ -167,10 +202,6 @@ def run(context: StageContext) -> None:
             logps = mean_logps(context, replica, scorer, collator, items, texts, blocks.length(0))
             if writes:
                 blocks.write(index, list(map(_row, items, written, logps)))
-    context.barrier()
-    if context.rank.is_first:
-        files.write_jsonl(context.out / "answers.jsonl", blocks.rows())
-        files.write_json(context.out / "settings.json", how_decoded(replica, spec.policy.dtype, decoding))
 
 
 def _row(item: Prompted, written: Sequence[Written], logps: Sequence[float]) -> dict[str, Any]:
@@ -223,4 +254,5 @@ def mean_logps(
 
 
 def _sample(item: Prompted, rejected: tuple[str, ...] = ()) -> Sample:
-    return Sample(item.id, item.id, item.image, item.prompt, "", rejected)
+    name = f"{item.image} ({item.id})"  # what an error says
+    return Sample(name, item.image, item.image, item.prompt, "", rejected)

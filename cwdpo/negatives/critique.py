@@ -17,7 +17,6 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from cwdpo.base import files
 from cwdpo.base.config import Config
 from cwdpo.base.context import Blocks, StageContext
 from cwdpo.base.identity import seed_from
@@ -26,7 +25,7 @@ from cwdpo.data.encoding import Collator
 from cwdpo.data.records import Record, open_records
 from cwdpo.data.samples import Sample
 from cwdpo.model.config import Policy
-from cwdpo.model.inference import Replica
+from cwdpo.model.inference import Replica, pending_of
 from cwdpo.model.load import context_length
 from cwdpo.model.micro import Member
 from cwdpo.model.scored import score_members
@@ -91,6 +90,10 @@ def _pieces(prompt: str) -> list[str]:
     return re.split(r"(\{\w+\})", prompt)
 
 
+Compared = tuple[Record, Mapping[str, str]]
+"""A record and the texts of its answers by role."""
+
+
 class CritiqueSpec(Config):
     """The policy and the records are parents."""
 
@@ -100,39 +103,43 @@ class CritiqueSpec(Config):
 
 
 def run(context: StageContext) -> None:
-    """Write verdicts.jsonl and settings.json."""
+    """Write verdicts.jsonl and settings.json.
+
+    Raises:
+        DataError: a prompt with its answers does not fit into the model's context; found before anything is judged.
+    """
     spec: CritiqueSpec = context.spec
     part = spec.part
     answers = {role: AnswersOf(context.inputs[role]) for role in part.parts()}
-    compared = [
+    compared: list[Compared] = [
         (record, texts)
         for record in open_records(context.inputs["pairs"] / "records.jsonl", spec.portion)
         for texts in [{role: own.of(record)[0].text for role, own in answers.items()}]
         if all(texts.values()) and not alike(*texts.values())
     ]
     blocks = Blocks(context, compared, part.block)
-    if compared:
+    blocks.keep("settings.json", {"prompt": part.prompt, "dtype": spec.policy.dtype})
+    if pending_of(blocks):
         _judge(context, blocks)
     context.barrier()
-    if context.rank.is_first:
-        files.write_jsonl(context.out / "verdicts.jsonl", blocks.rows())
-        files.write_json(context.out / "settings.json", {"prompt": part.prompt, "dtype": spec.policy.dtype})
+    blocks.publish("verdicts.jsonl", "settings.json")
 
 
-def _judge(context: StageContext, blocks: Blocks) -> None:
+def _judge(context: StageContext, blocks: Blocks[Compared]) -> None:
     """All blocks that are not there yet."""
     part: Critique = context.spec.part
     replica = Replica(context, context.spec.policy)
     collator = Collator(replica.processor, context.inputs["images"], context_length(replica.model))
 
-    def sample(item: tuple[Record, Mapping[str, str]]) -> Sample:
+    def sample(item: Compared) -> Sample:
         record, texts = item
         return Sample(record.id, record.image_id, record.image, part.asked(record, texts), *VERDICTS[:1], VERDICTS[1:])
 
-    def member(item: tuple[Record, Mapping[str, str]]) -> Member:
+    def member(item: Compared) -> Member:
         asked = sample(item)
         return Member(asked, [collator.group(asked, VERDICTS)])
 
+    collator.check_prompts(map(sample, blocks.items), max(len(collator.response_ids(text)) for text in VERDICTS))
     examples = list(map(sample, blocks.members(0)[:8]))
     scorer = choose_scorer(
         context, replica.model, collator.pad, examples, lambda one: [collator.group(one, VERDICTS)],

@@ -7,14 +7,12 @@ terms of the objective (`objectives/preference.py`) lie beside them, one value f
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
-from cwdpo.base import files
 from cwdpo.base.config import Config, Neutral
 from cwdpo.base.context import Blocks, StageContext
 from cwdpo.base.errors import DataError, StoreError, TrainingError
@@ -23,10 +21,10 @@ from cwdpo.data.ahead import ahead
 from cwdpo.data.encoding import Collator, Group
 from cwdpo.data.samples import Sample, load_samples
 from cwdpo.model.config import Policy
-from cwdpo.model.inference import Replica
+from cwdpo.model.inference import Replica, pending_of
 from cwdpo.model.load import context_length
-from cwdpo.model.micro import Member, cut, groups_of_all, in_step
-from cwdpo.model.scoring import Scorer
+from cwdpo.model.micro import Member
+from cwdpo.model.scored import score_members
 from cwdpo.model.trial import choose_scorer
 from cwdpo.objectives.preference import PLAIN_TERMS, Term
 from cwdpo.train.terms import groups_of, places_of, texts_of
@@ -63,6 +61,15 @@ def run(context: StageContext) -> None:
     if not samples:
         raise DataError("no sample of the Stage-2 portion has a rejected response")
     blocks = Blocks(context, samples, spec.block)
+    if pending_of(blocks):
+        _score_all(context, blocks)
+    context.barrier()
+    blocks.publish("reference.jsonl")
+
+
+def _score_all(context: StageContext, blocks: Blocks[Sample]) -> None:
+    """All blocks that are not there yet."""
+    spec, samples = context.spec, blocks.items
     replica = Replica(context, spec.policy)
     collator = Collator(replica.processor, context.inputs["images"], context_length(replica.model))
 
@@ -79,28 +86,10 @@ def run(context: StageContext) -> None:
     with closing(turns):
         for (index, write), groups in turns:
             members = list(map(Member, blocks.members(index), groups))
-            rows = _score(context, replica.lockstep, scorer, members, blocks.length(0))
+            found = score_members(context, replica.lockstep, scorer, members, blocks.length(0))
             if write:
-                blocks.write(index, rows)
-    context.barrier()
-    if context.rank.is_first:
-        files.write_jsonl(context.out / "reference.jsonl", blocks.rows())
-
-
-def _score(
-    context: StageContext, lockstep: bool, scorer: Scorer, members: Sequence[Member], longest: int
-) -> list[dict[str, Any]]:
-    """Rows of one block; in lock-step in as many forward passes as a block of `longest` samples takes."""
-    execution = context.execution
-    if lockstep:
-        parts = in_step(members, longest, execution, scorer.tokens, context.rank)
-    else:
-        parts = cut(members, execution, scorer.tokens)
-    rows: dict[str, dict[str, Any]] = {}
-    for part in parts:
-        for member, logps in zip(part, _logps(scorer, part), strict=True):
-            rows.setdefault(member.sample.id, _row(member.sample, context.spec.terms, logps))
-    return [rows[member.sample.id] for member in members]
+                own = zip(blocks.members(index), found, strict=True)
+                blocks.write(index, [_row(sample, spec.terms, [logp for logp, _ in logps]) for sample, logps in own])
 
 
 def _row(sample: Sample, terms: Sequence[Term], logps: Sequence[float]) -> dict[str, Any]:
@@ -112,17 +101,6 @@ def _row(sample: Sample, terms: Sequence[Term], logps: Sequence[float]) -> dict[
         values = [logps[place] for place in places_of(sample, terms)[term]]
         row[term] = values[0] if term.startswith("chosen") else values
     return row
-
-
-def _logps(scorer: Scorer, members: Sequence[Member]) -> Iterator[list[float]]:
-    """Of each member's responses."""
-    import torch
-
-    with torch.no_grad():
-        logps, _ = scorer.logps(groups_of_all(members))
-    values = iter(logps.tolist())
-    for member in members:
-        yield list(islice(values, sum(len(group.responses) for group in member.groups)))
 
 
 def load_reference(

@@ -24,11 +24,14 @@ ONE_SEED = ("seeds=[0]",)
 
 
 def test_two_nodes_of_two_tasks_give_the_results_of_one_machine(slurm: Cluster, tmp_path: Path) -> None:
-    """All stages, in two cells: 2 nodes x 2 tasks a training, against four processes of this machine."""
+    """All stages, in two cells: 2 nodes x 2 tasks a training, against four processes of this machine.
+
+    What answers or scores is split over two elements.
+    """
     content = YAML(typ="safe").load(commands.MICRO)
     content["cases"] = {case: content["cases"][case] for case in ("sft", "cw_dpo")}
     YAML().dump(content, tmp_path / "micro.yaml")
-    run = Run(slurm, tmp_path / "home", tmp_path / "micro.yaml", ONE_SEED)
+    run = Run(slurm, tmp_path / "home", tmp_path / "micro.yaml", (*ONE_SEED, "execution.split=2"))
     shown = run.ok("submit", "--watch")
     assert re.search(r"job \d+: train x 2, after afterok:\d+_0", shown), shown
     assert "stages done, 0 jobs in the queue" in shown, shown

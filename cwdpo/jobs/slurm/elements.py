@@ -99,7 +99,12 @@ def _only_prepare(node: Node, waiting: set[str]) -> bool:
 
 def _same_policy(node: Node, waiting: set[str]) -> Any:
     """Generations of one policy."""
-    return "generate", *policy_key(node)
+    return "generate", node.share, *policy_key(node)
+
+
+def _same_asked_policy(node: Node, waiting: set[str]) -> Any:
+    """Answers of one policy, and what it says of them."""
+    return "answers", node.share, *policy_key(node)
 
 
 def _same_scored_policy(node: Node, waiting: set[str]) -> Any:
@@ -112,6 +117,8 @@ _RULES: dict[str, Callable[[Node, set[str]], Any]] = {
     "world": _all_together,
     "pairs": _all_together,
     "negatives": _all_together,
+    "answers": _same_asked_policy,
+    "critique": _same_asked_policy,
     "generate": _same_policy,
     "score": _same_scored_policy,
 }

@@ -238,5 +238,5 @@ def labels(plan: Plan) -> dict[str, str]:
     for cell, wired in plan.wired.items():
         for node in wired.nodes():
             prepares = KINDS[node.stage.name] == "prepare"
-            found.setdefault(node.id, node.stage.name if prepares else f"{node.stage.name} {cell}")
+            found.setdefault(node.id, node.stage.name if prepares else f"{node.title} {cell}")
     return found

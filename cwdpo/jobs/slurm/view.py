@@ -87,7 +87,7 @@ def _chain(
     seen.add(node.id)
     indent = "  " * depth
     unfinished = [parent for parent in node.parents if states[parent.id] not in ("done", "stale")]
-    yield f"{indent}{node.stage.name} {node.id[:16]}: {_sentence(plan, node, states, book, unfinished)}"
+    yield f"{indent}{node.title} {node.id[:16]}: {_sentence(plan, node, states, book, unfinished)}"
     for line in [] if unfinished else _evidence(plan, node, states[node.id], book):
         yield f"{indent}  {line}"
     for parent in unfinished:
@@ -100,7 +100,7 @@ def _sentence(plan: Plan, node: Node, states: Mapping[str, Shown], book: Book | 
         why, count = book.given_up[node.id], len(book.failures[node.id])
         return f"failed {f'{count} times' if count > 1 else 'once'}: {why.kind}: {why.message}"
     if unfinished and state != "cancelled":
-        return f"waits for {', '.join(f'{parent.stage.name} {parent.id[:8]}' for parent in unfinished)}"
+        return f"waits for {', '.join(f'{parent.title} {parent.id[:8]}' for parent in unfinished)}"
     if book and node.id in book.queued:
         return _in_slurm(plan, node, book.standings.newest[node.id])
     if state == "failed":
