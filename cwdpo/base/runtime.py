@@ -42,7 +42,7 @@ class Execution(Config):
     inference: INFERENCE = "replicate"
     """Replica of generation and reference passes: one process, all ranks under ZeRO-3, or tensor-parallel groups."""
     split: int = Field(default=1, gt=0)
-    """Jobs that share the work of a stage that answers or scores: array elements of their own, each with every so-many-th
+    """Jobs that share the work of a stage that answers or scores: array elements of their own, each with every n-th
     block. The stage itself then only puts together what they have computed."""
     replica_size: int = Field(default=1, gt=0)
     """Processes a tensor-parallel replica spans; must divide the number of ranks."""

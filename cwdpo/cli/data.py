@@ -1,4 +1,4 @@
-"""`cwdpo data check` and `cwdpo data show`: what will be trained on, before it is."""
+"""`cwdpo data check`, `show` and `words`: what will be trained on, before it is."""
 
 from __future__ import annotations
 
@@ -55,3 +55,18 @@ def show(
     from cwdpo.cli.datasets import write_pairs
 
     typer.echo(f"written to {write_pairs(open_plan(grid, override, home), case, stage, count, out)}")
+
+
+@data.command(epilog="Example: cwdpo data words --grid nsft nsft wo_codebook")
+def words(
+    case: Annotated[str, typer.Argument(help="A case whose negatives come with dialogues.")],
+    other: Annotated[str, typer.Argument(help="The case to compare with, such as one without the codebook.")],
+    grid: GridOption,
+    count: Annotated[int, typer.Option("--count", min=1, help="Words of each case.")] = 10,
+    override: SetOption = None,
+    home: HomeOption = None,
+) -> None:
+    """Which words the corrective dialogues of one case stress, against those of another one."""
+    from cwdpo.cli.words import print_words
+
+    print_words(open_plan(grid, override, home), case, other, count)

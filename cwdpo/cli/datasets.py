@@ -7,6 +7,7 @@ import tempfile
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -198,21 +199,32 @@ def write_pairs(plan: Plan, case: str | None, stage: Portion | None, count: int,
         ConfigError: no such case, or it has no pairs there.
         StoreError: the pairs need something that is not computed yet.
     """
-    case, node = _pairs_of(plan, case, stage)
+    case, node = pairs_of(plan, case, stage)
     portion = _portion(node)
     name = re.sub(r"[^\w.=-]+", "_", f"pairs-{case}-{portion}")
     target = out or plan.store.home / "grids" / plan.grid.name / f"{name}.html"
     artefact = node.artefact(plan.store)
     about = {"grid": plan.grid.name, "case": case, "stage": portion, "source": node.spec.canonical()["negatives"]}
-    with tempfile.TemporaryDirectory() as temporary:
-        done = artefact.done() is not None
-        folder = artefact.files if done else _made_now(plan, case, node, Path(temporary))
-        about |= {"computed": artefact.folder.name if done else "for this page, from the data"}
+    with folder_of(plan, case, node) as folder:
+        computed = folder == artefact.files
+        about |= {"computed": artefact.folder.name if computed else "for this page, from the data"}
         _write(target, folder, _images(plan, node), f"Pairs of {case}, {portion}", about, count)
     return target
 
 
-def _pairs_of(plan: Plan, case: str | None, stage: Portion | None) -> tuple[str, Node]:
+@contextmanager
+def folder_of(plan: Plan, case: str, node: Node) -> Iterator[Path]:
+    """The files of a stage that makes pairs: the computed ones, else made for as long as they are looked at.
+
+    Raises:
+        StoreError: they need something that is not computed yet.
+    """
+    artefact = node.artefact(plan.store)
+    with tempfile.TemporaryDirectory() as temporary:
+        yield artefact.files if artefact.done() else _made_now(plan, case, node, Path(temporary))
+
+
+def pairs_of(plan: Plan, case: str | None, stage: Portion | None) -> tuple[str, Node]:
     """A case and the stage that makes its pairs: the last one that is done, else the first."""
     if case is not None and case not in plan.grid.cases:
         raise ConfigError(f"--case: unknown case {name_valid(case, plan.grid.cases)}")

@@ -75,19 +75,26 @@ def show_logs(plan: Plan, cell: str, stage: str | None, follow: bool) -> None:
 
 
 def _interesting(plan: Plan, cell: str, stage: str | None, book: Book | None) -> Node:
-    """The stage that was asked for, else the one at work, else the one that failed, else the last one begun."""
+    """The one at work, else the one that failed, else the last one begun; of those that `stage` names, if given."""
     nodes = plan.wired[cell].nodes()
     if stage is not None:
-        named = [node for node in nodes if node.stage.name == stage]
-        if not named:
-            raise ConfigError(f"--stage: {name_valid(stage, {node.stage.name for node in nodes})}")
-        return named[-1]
+        nodes = _named(nodes, stage)
     states = _states(plan, book)
     for wanted in ("running", "starting", "failed", "interrupted", "done"):
         found = [node for node in nodes if states[node.id].startswith(wanted)]
         if found:
             return found[-1]
+    if stage is not None:
+        return nodes[-1]
     raise ConfigError(f"{cell}: no stage was started yet")
+
+
+def _named(nodes: Iterable[Node], stage: str) -> list[Node]:
+    """All benchmarks and rounds of a stage."""
+    named = [node for node in nodes if node.stage.name == stage]
+    if not named:
+        raise ConfigError(f"--stage: {name_valid(stage, {node.stage.name for node in nodes})}")
+    return named
 
 
 def _follow(plan: Plan, node: Node, book: Book | None, read: dict[Path, int]) -> None:

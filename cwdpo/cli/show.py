@@ -76,7 +76,7 @@ def _stage_rows(plan: Plan, states: Mapping[str, Shown], width: int) -> Rows:
     uses = Counter(node.id for wired in plan.wired.values() for node in wired.nodes())
     order = list(STAGES)
     nodes = sorted(plan.nodes, key=lambda node: order.index(node.stage.name))
-    rows = [(node.stage.name, node.id[:16], str(uses[node.id]), states[node.id]) for node in nodes]
+    rows = [(node.title, node.id[:16], str(uses[node.id]), states[node.id]) for node in nodes]
     left = width - sum(max(map(len, column)) + len(GAP) for column in zip(*rows, strict=True))
     return [(*row, _reads(node, left)) for row, node in zip(rows, nodes, strict=True)]
 

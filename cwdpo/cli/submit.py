@@ -179,4 +179,4 @@ def _label(node: Node) -> str:
     name = getattr(getattr(node.spec, "objective", None), "name", "")
     seed = getattr(node.spec, "seed", None)
     detail = f" {name} seed {seed}" if name else ""
-    return f"{node.stage.name}{detail} ({node.id[:8]})"
+    return f"{node.title}{detail} ({node.id[:8]})"

@@ -10,10 +10,11 @@ from cwdpo.negatives.corrective import Corrective
 from cwdpo.negatives.graded import Graded
 from cwdpo.negatives.mixed import Mixed
 from cwdpo.negatives.plain import Plain
+from cwdpo.negatives.revised import Revised
 from cwdpo.negatives.source import Source
 from cwdpo.objectives.supply import Supply
 
-Negatives = Annotated[Plain | Mixed | Graded | Corrective, Field(discriminator="source")]
+Negatives = Annotated[Plain | Mixed | Graded | Revised | Corrective, Field(discriminator="source")]
 
 
 def makers(supply: Supply) -> list[str]:

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from cwdpo.data.records import Record
 from cwdpo.model.decoding import Decoding
-from cwdpo.negatives.answers import Answer, Answers, AnswersOf, alike, rejected
+from cwdpo.negatives.answers import Answers, AnswersOf, alike, wrong
 from cwdpo.negatives.source import Made, Offer, Part, Source
 
 
@@ -30,12 +30,9 @@ class AugmentedImage(Source):
         return {"clean": Answers(decoding=decoding), "noised": Answers(decoding=decoding, noise=self.noise)}
 
     def offers(self, records: Sequence[Record], made: Made) -> Iterator[Offer]:
-        """One pair, or none where both answers say the same or an answer is empty."""
+        """One pair, or none where both answers say the same, an answer is empty or the loser is the truth."""
         clean, noised = AnswersOf(made["clean"]), AnswersOf(made["noised"])
         for record in records:
-            yield self._offer(clean.of(record)[0], noised.of(record)[0])
-
-    def _offer(self, winner: Answer, loser: Answer) -> Offer:
-        if not winner.text or alike(winner.text, loser.text):
-            return Offer()
-        return Offer((rejected(loser, self.source),), winner.text)
+            winner, loser = clean.of(record)[0].text, noised.of(record)[0]
+            lost = wrong(record, [loser], self.source) if winner and not alike(winner, loser.text) else []
+            yield Offer(tuple(lost), winner) if lost else Offer()

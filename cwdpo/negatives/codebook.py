@@ -61,12 +61,18 @@ def corrections(record: Record, rejected: Rejected, chance: random.Random) -> li
     """
     wrong, right = rejected.text, rejected.revised or record.chosen
     question = record.prompt[: record.prompt.rfind("?") + 1]  # instructions may follow: "Answer in one word."
-    if question and max(len(text.split()) for text in (wrong, right)) <= SHORT:
+    if is_short(record, rejected):
         return _about_answers(_bare(wrong), _bare(right), question, chance)
     truths = (right, record.chosen, *record.references)
     phrases = [turn for found in differences(wrong, right) for turn in _about_phrase(found, truths, chance)]
     whole = codebook().reply if question else codebook().description
     return list(dict.fromkeys([*phrases, *_both(whole, chance, wrong=wrong, right=right, prompt=question)]))
+
+
+def is_short(record: Record, rejected: Rejected) -> bool:
+    """Whether both answers to a question are so short that they are asked for again, not taken apart."""
+    texts = (rejected.text, rejected.revised or record.chosen)
+    return "?" in record.prompt and max(len(text.split()) for text in texts) <= SHORT
 
 
 def _bare(answer: str) -> str:

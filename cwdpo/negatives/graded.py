@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain
 from typing import Literal
 
 from pydantic import Field
 
 from cwdpo.base.config import Config
-from cwdpo.data.records import Record
+from cwdpo.data.records import Record, Rejected
 from cwdpo.negatives.dataset import Dataset
 from cwdpo.negatives.plain import Plain
 from cwdpo.negatives.rule import Perturb
@@ -23,13 +22,16 @@ class Grades(Config):
     hard: Plain = Field(default=Perturb(source="perturb"), discriminator="source")
     """One swap: nearly right."""
     medium: Plain = Field(default=Perturb(source="perturb", edits=3), discriminator="source")
-    """Three swaps: right in parts."""
+    """Three swaps, or as many as there are: right in parts."""
     easy: Plain = Field(default=Dataset(source="dataset", own=False), discriminator="source")
     """The caption of another image."""
 
 
 class Graded(Source):
-    """Rejected responses of three grades; a record that lacks one of them has none."""
+    """Rejected responses of three grades; a record that lacks one of them has none.
+
+    All of them lose to the record's own chosen response, whatever they lost to in their sources.
+    """
 
     source: Literal["graded"]
     of: Grades = Grades()
@@ -45,9 +47,21 @@ class Graded(Source):
     def offers(self, records: Sequence[Record], made: Made) -> Iterator[Offer]:
         """Those of the three sources, hard ones first."""
         sources = [_graded(grade, negatives.offers(records, within(made, grade))) for grade, negatives in self.of]
-        for offers in zip(*sources, strict=True):
-            complete = all(offer.rejected for offer in offers)
-            yield Offer(tuple(chain.from_iterable(offer.rejected for offer in offers)) if complete else ())
+        for record, *offers in zip(records, *sources, strict=True):
+            yield Offer(_complete(record, [offer.rejected for offer in offers]))
+
+
+def _complete(record: Record, grades: Sequence[Sequence[Rejected]]) -> tuple[Rejected, ...]:
+    """What each grade has that is not the truth nor a harder one's; nothing where a grade has nothing of its own."""
+    seen = {"", record.chosen, *record.references}
+    found: list[Rejected] = []
+    for given in grades:
+        own = [item for item in given if item.text not in seen]
+        if not own:
+            return ()
+        seen.update(item.text for item in own)
+        found += own
+    return tuple(found)
 
 
 def _graded(grade: str, offers: Iterator[Offer]) -> Iterator[Offer]:

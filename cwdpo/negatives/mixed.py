@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, repeat
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -54,14 +54,16 @@ class Mixed(Source):
         return self
 
     def __hash__(self) -> int:
-        return hash((self.seed, *self.of.items()))  # settings are looked up by value, and a mapping has no hash
+        return hash(
+            (self.seed, frozenset(self.of.items()))
+        )  # settings are looked up by value, and a mapping has no hash
 
     @property
     def shares(self) -> dict[str, float]:
-        """Name -> share, of the sources that have one at all."""
+        """Name -> share, of the sources that have one at all, by name: a file's order is no part of an identity."""
         rest = max(0.0, 1 - sum(part.share or 0.0 for part in self.of.values()))
         shares = {name: rest if part.share is None else part.share for name, part in self.of.items()}
-        return {name: share for name, share in shares.items() if share > 1e-9}
+        return {name: share for name, share in sorted(shares.items()) if share > 1e-9}
 
     def parts(self) -> Mapping[str, Part]:
         """Those of every source that serves any record."""
@@ -95,27 +97,73 @@ def _usable(record: Record, offers: Mapping[str, Offer]) -> frozenset[str]:
 def serve(
     ids: Sequence[str], usable: Sequence[frozenset[str]], shares: Mapping[str, float], seed: int
 ) -> list[str | None]:
-    """Who serves which record: counts are exact by the method of largest remainders, where that is possible.
+    """Who serves which record: how many each serves is as `quotas` says, wherever there is a way to have that.
 
-    Records that not all sources have something for come first, then the rest is dealt out at random.
+    Among records for which the same sources have something, an order drawn for each record by itself decides: a record
+    more or less, or a slightly other share, gives few records another source.
 
     Args:
         usable: names of the sources that have something for each record; for none the answer is None.
     """
-    order = [place for place, names in enumerate(usable) if names]
-    random.Random(seed_from("mixed", seed, len(ids))).shuffle(order)
-    left = Counter(quotas(len(order), shares))
+    alike: dict[frozenset[str], list[int]] = {}
+    for place, names in enumerate(usable):
+        if names:
+            alike.setdefault(names, []).append(place)
+    sizes = {names: len(places) for names, places in alike.items()}
+    counts = _counts(sizes, quotas(sum(sizes.values()), shares))
     served: list[str | None] = [None] * len(ids)
-    open_to_all = [place for place in order if len(usable[place]) == len(shares)]
-    for place in sorted((place for place in order if len(usable[place]) < len(shares)), key=lambda p: len(usable[p])):
-        name = max(sorted(usable[place]), key=lambda name: left[name])
-        served[place] = name
-        left[name] -= 1
-    slots = [name for name in shares for _ in range(max(0, left[name]))]
-    random.Random(seed_from("mixed slots", seed, len(ids))).shuffle(slots)
-    for place, name in zip(open_to_all, slots, strict=False):
-        served[place] = name
+    for names, places in alike.items():
+        drawn = sorted(places, key=lambda place: seed_from("mixed", seed, ids[place]))
+        turns = chain.from_iterable(repeat(name, counts[names, name]) for name in sorted(names))
+        for place, name in zip(drawn, turns, strict=True):
+            served[place] = name
     return served
+
+
+def _counts(sizes: Mapping[frozenset[str], int], quotas: Mapping[str, int]) -> Counter[tuple[frozenset[str], str]]:
+    """How many records of each kind (the sources that may serve it) each source serves.
+
+    A maximum flow: where a record's sources are full, they hand others on to sources that are not.
+    """
+    left, counts = Counter(quotas), Counter[tuple[frozenset[str], str]]()
+    for kind in sorted(sizes, key=lambda names: (len(names), sorted(names))):
+        for _ in range(sizes[kind]):
+            steps = _chain(kind, left, counts)
+            for moved, giver, taker in steps:
+                counts[moved, taker] += 1
+                counts[moved, giver] -= giver != taker
+            left[steps[0][2]] -= 1
+    return counts
+
+
+def _chain(
+    kind: frozenset[str], left: Mapping[str, int], counts: Mapping[tuple[frozenset[str], str], int]
+) -> list[tuple[frozenset[str], str, str]]:
+    """What makes room for one more record: (kind of record, who gives it away, who takes it), the last taker first.
+
+    The new record itself comes last, its giver being its taker. If nothing makes room, who has most of it takes it.
+    """
+    nearest = sorted(kind, key=lambda name: (-left[name], name))
+    came = {name: (kind, name) for name in nearest}
+    for name in nearest:
+        if left[name] > 0:
+            return _steps(came, name)
+        handed = [moved for (moved, server), count in counts.items() if server == name and count]
+        for moved in handed:
+            for other in sorted(moved - came.keys()):
+                came[other] = (moved, name)
+                nearest.append(other)
+    return _steps(came, nearest[0])
+
+
+def _steps(came: Mapping[str, tuple[frozenset[str], str]], name: str) -> list[tuple[frozenset[str], str, str]]:
+    steps = []
+    while True:
+        moved, giver = came[name]
+        steps.append((moved, giver, name))
+        if giver == name:
+            return steps
+        name = giver
 
 
 def quotas(count: int, shares: Mapping[str, float]) -> dict[str, int]:

@@ -14,8 +14,7 @@ from cwdpo.data.records import Record, Rejected, scores_of
 from cwdpo.model.decoding import Decoding
 from cwdpo.negatives.answers import Answers, AnswersOf, rejected
 from cwdpo.negatives.llm.endpoint import Endpoint
-from cwdpo.negatives.llm.prompts import Prompt
-from cwdpo.negatives.llm.revise import Revise
+from cwdpo.negatives.llm.revise import Revise, RevisePrompt
 from cwdpo.negatives.source import Made, Offer, Part, Source
 from cwdpo.objectives.supply import Supply
 
@@ -30,7 +29,7 @@ class Revised(Source):
     """Longest answer of the policy, end-of-turn included."""
     block: int = Field(default=32, gt=0)
     """Questions answered together: the unit of sharding and resume."""
-    prompt: Prompt = "revise"
+    prompt: RevisePrompt = "revise"
     """A shipped prompt, or a .txt file; $question, $chosen, $references, $sentences and $answer are filled in."""
     images: Annotated[bool, Neutral(False)] = False
     """Send the image, too, to an endpoint that sees."""

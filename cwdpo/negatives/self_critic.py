@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
 from cwdpo.base.lines import RowsById
 from cwdpo.data.records import Record
 from cwdpo.model.decoding import Decoding
-from cwdpo.negatives.answers import Answers, AnswersOf, rejected
+from cwdpo.negatives.answers import Answer, Answers, AnswersOf, wrong
 from cwdpo.negatives.critique import Critique, shipped_prompt
 from cwdpo.negatives.source import Made, Offer, Part, Source
 
@@ -42,15 +42,16 @@ class SelfCritic(Source):
         return {**answers, "critique": critique}
 
     def offers(self, records: Sequence[Record], made: Made) -> Iterator[Offer]:
-        """One pair, or none where both answers are alike."""
+        """One pair, or none where both answers are alike, an answer is empty or the worse one is the truth."""
         answers = {role: AnswersOf(made[role]) for role in ("greedy", "sampled")}
         verdicts = RowsById(made["critique"] / "verdicts.jsonl", dict)
         for record in records:
             verdict = verdicts.get(record.id)
-            if verdict is None:
-                yield Offer()
-                continue
-            (worse,) = set(answers) - {verdict["better"]}
-            loser = rejected(answers[worse].of(record)[0], self.source)
-            how = {**loser.how, "answer": worse, "margin": verdict["margin"]}
-            yield Offer((replace(loser, how=how),), answers[verdict["better"]].of(record)[0].text)
+            own = {role: found.of(record)[0] for role, found in answers.items()}
+            yield self._offer(record, verdict, own) if verdict else Offer()
+
+    def _offer(self, record: Record, verdict: Mapping[str, Any], answers: Mapping[str, Answer]) -> Offer:
+        (worse,) = answers.keys() - {verdict["better"]}
+        how = {"answer": worse, "margin": verdict["margin"]}
+        lost = [replace(item, how={**item.how, **how}) for item in wrong(record, [answers[worse]], self.source)]
+        return Offer(tuple(lost), answers[verdict["better"]].text) if lost else Offer()

@@ -41,9 +41,9 @@ class Part(Config):
     """True when the policy that is trained next is asked: its weights and the images are inputs, too."""
 
     @property
-    def reads(self) -> tuple[str, ...]:
-        """Inputs beside its own parts, where it does not ask the policy."""
-        return ("pairs",)
+    def needs_images(self) -> bool:
+        """Whether it reads the image folder, where it does not ask the policy."""
+        return False
 
     def parts(self) -> Mapping[str, Part]:
         """Role -> what it reads itself."""

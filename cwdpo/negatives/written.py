@@ -11,8 +11,7 @@ from cwdpo.base.config import Neutral
 from cwdpo.base.lines import RowsById
 from cwdpo.data.records import Record, Rejected
 from cwdpo.negatives.llm.endpoint import Endpoint
-from cwdpo.negatives.llm.prompts import Prompt
-from cwdpo.negatives.llm.rewrite import Rewrite
+from cwdpo.negatives.llm.rewrite import Rewrite, RewritePrompt
 from cwdpo.negatives.llm.vision_errors import VISION_ERRORS, VisionError, described
 from cwdpo.negatives.source import Made, Offer, Part, Source
 
@@ -29,8 +28,8 @@ class Written(Source):
     """What may be made wrong."""
     longest: float = Field(default=1.5, gt=0)
     """Longest one, in lengths of the chosen response (20 characters more are always allowed)."""
-    prompt: Prompt = "rewrite"
-    """A shipped prompt, or a .txt file of one's own; $question, $chosen, $count and $kinds are filled in."""
+    prompt: RewritePrompt = "rewrite"
+    """A shipped prompt, or a .txt file; $question, $chosen, $references, $count and $kinds are filled in."""
     images: Annotated[bool, Neutral(False)] = False
     """Send the image, too, to an endpoint that sees."""
 

@@ -237,3 +237,28 @@ def test_show_says_what_has_to_run_first(grid: Path, tmp_path: Path) -> None:
     path.write_text(grid.read_text().replace("{source: perturb, count: 2}", "{source: beam}", 1))
     message = refused(cwdpo("data", "show", "-g", path, "--home", home, "--case", "cw_dpo"), 4)
     assert "and they need answers; run: cwdpo submit --grid" in message
+
+
+# ---- words
+
+
+def test_what_dialogues_about_colours_stress(data: Path, tmp_path: Path) -> None:
+    """Against dialogues about counts: words of colours, and the other way round words of numbers."""
+    grid = tmp_path / "words.yaml"
+    cases = "".join(
+        f"  {kind}: {{stage1: {{objective: {{name: nsft}}, negatives:"
+        f" {{source: corrective, of: {{source: perturb, kinds: [{kind}]}}}}}}}}\n"
+        for kind in ("colour", "count")
+    )
+    grid.write_text(GRID.format(root=data).partition("cases:")[0] + "cases:\n" + cases)
+    shown = succeed(cwdpo("data", "words", "colour", "count", "-g", grid, "--home", tmp_path / "home", "--count", 4))
+    stressed, _, others = shown.partition("stressed by count")
+    assert "stressed by colour" in stressed
+    assert set(stressed.split()) & {"red", "blue", "green", "orange", "purple", "yellow", "white", "black"}
+    assert set(others.split()) & {"one", "two", "three", "four", "five"}
+    assert "words that name a thing: " in others
+
+
+def test_words_of_pairs_without_dialogues_are_refused(grid: Path, tmp_path: Path) -> None:
+    shown = refused(cwdpo("data", "words", "cw_dpo", "corrected", "-g", grid, "--home", tmp_path / "home"), 2)
+    assert "the pairs of case 'cw_dpo' come without dialogues; negatives that have them: corrective" in shown

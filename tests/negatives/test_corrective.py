@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
+from endpoints import Standin, ask, serving, texts_of
 
 from cwdpo.base.config import validate
 from cwdpo.base.errors import ConfigError
 from cwdpo.data.records import Record, Rejected, Turn
 from cwdpo.negatives.codebook import codebook, corrections
 from cwdpo.negatives.corrective import Corrective
+from cwdpo.negatives.source import Made
 from cwdpo.negatives.stage import NegativesSpec
 
 RED, BLUE = "A red ball on a table.", "A blue ball on a table."
@@ -32,6 +36,10 @@ def record(
 
 def corrective(of: Any = None, **settings: Any) -> Corrective:
     return Corrective.model_validate({"source": "corrective", "of": of or {"source": "dataset"}, **settings})
+
+
+def offered(source: Corrective, records: Sequence[Record], made: Made | None = None) -> list[tuple[Rejected, ...]]:
+    return [offer.rejected for offer in source.offers(records, made or {})]
 
 
 def turns(one: Record, rejected: Rejected | None = None) -> list[Turn]:
@@ -141,7 +149,7 @@ def test_the_codebook_denies_and_affirms() -> None:
 
 def test_every_rejected_response_keeps_what_it_is_and_gets_a_dialogue() -> None:
     one = record(RED, BLUE, "Nothing at all.")
-    ((first, second),) = corrective().offers([one], {})
+    ((first, second),) = offered(corrective(), [one])
     assert [(item.text, item.source, item.grade) for item in (first, second)] == [
         (BLUE, "llm", "hard"),
         ("Nothing at all.", "llm", "hard"),
@@ -151,7 +159,7 @@ def test_every_rejected_response_keeps_what_it_is_and_gets_a_dialogue() -> None:
 
 def test_the_records_keep_their_places() -> None:
     records = [record("Lorem ipsum.", name="1#0"), record(RED, name="2#0")]
-    nothing, (item,) = corrective({"source": "perturb"}).offers(records, {})
+    nothing, (item,) = offered(corrective({"source": "perturb"}), records)
     assert nothing == ()
     assert item.source.startswith("perturb:")
     assert item.dialogue
@@ -160,7 +168,7 @@ def test_the_records_keep_their_places() -> None:
 @pytest.mark.parametrize("limit", [1, 2, 3, 5])
 def test_a_dialogue_is_no_longer_than_asked_for(limit: int) -> None:
     one = record("A blue hat and two cups on a bed.", "A red hat and three cups on a bed.")
-    (((item),),) = corrective(turns=limit).offers([one], {})
+    (((item),),) = offered(corrective(turns=limit), [one])
     assert len(item.dialogue) == limit
     assert len(set(item.dialogue)) == limit
     assert len(by_answer(item.dialogue, "No")) == (limit + 1) // 2
@@ -171,28 +179,28 @@ def crowd() -> list[Record]:
 
 
 def test_no_comes_first_about_as_often_as_yes() -> None:
-    first = [items[0].dialogue[0][1].startswith("No") for items in corrective().offers(crowd(), {})]
+    first = [items[0].dialogue[0][1].startswith("No") for items in offered(corrective(), crowd())]
     assert 15 < sum(first) < 45
 
 
 def test_dialogues_follow_the_seed_and_the_record() -> None:
-    one, again, other = (list(corrective(seed=seed).offers(crowd(), {})) for seed in (1, 1, 2))
+    one, again, other = (offered(corrective(seed=seed), crowd()) for seed in (1, 1, 2))
     assert one == again != other
     assert len({items[0].dialogue for items in one}) > 20
-    assert list(corrective(seed=1).offers(crowd()[5:6], {})) == one[5:6]  # whatever else is there
+    assert offered(corrective(seed=1), crowd()[5:6]) == one[5:6]  # whatever else is there
 
 
 def test_a_dialogue_of_the_data_is_replaced() -> None:
     own = Rejected(BLUE, "llm", dialogue=(("Why?", "Because."),))
     one = Record("1#0", "1", "1.jpg", "?", RED, (RED,), (own,), "train", "stage1")
-    (((item),),) = corrective().offers([one], {})
+    (((item),),) = offered(corrective(), [one])
     assert ("Why?", "Because.") not in item.dialogue
 
 
 def test_what_stands_inside_goes_on_to_matter() -> None:
     inner = {"source": "perturb", "of": "reference", "kinds": ["colour"]}
     one = record("A round thing.", references=["A red ball near a bed."])
-    (((item),),) = corrective(inner).offers([one], {})
+    (((item),),) = offered(corrective(inner), [one])
     assert item.revised == "A red ball near a bed."
     assert any("a red ball" in question for question in by_answer(item.dialogue, "Yes"))
 
@@ -200,11 +208,14 @@ def test_what_stands_inside_goes_on_to_matter() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"of": {"source": "corrective"}}, r"of: unknown source 'corrective'; valid: dataset, perturb"),
+        ({"of": {"source": "corrective"}}, r"of: unknown source 'corrective'; valid: augmented_image, .*dataset, "),
         ({}, r"of: is required"),
         ({"of": {"source": "perturb", "count": 0}}, r"negatives\.of\.count: Input should be greater than 0; found 0"),
         ({"of": {"source": "dataset"}, "turns": 0}, r"negatives\.turns: Input should be greater than 0; found 0"),
-        ({"of": {"source": "dataset"}, "writer": "llm"}, r"negatives\.writer: Input should be 'rule'; found 'llm'"),
+        (
+            {"of": {"source": "dataset"}, "writer": "llm"},
+            r"negatives\.writer: expected rule, or a mapping.*; found 'llm'",
+        ),
     ],
 )
 def test_wrong_settings_are_named(content: dict[str, Any], message: str) -> None:
@@ -215,3 +226,97 @@ def test_wrong_settings_are_named(content: dict[str, Any], message: str) -> None
 def test_the_identity_leaves_room_for_other_writers() -> None:
     spec = corrective({"source": "dataset"}).canonical()
     assert spec == {"source": "corrective", "of": {"source": "dataset", "seed": 0}, "turns": 5, "seed": 0}
+
+
+# ---- written by a model
+
+
+def dialogue(body: Mapping[str, Any]) -> str:
+    """Two questions that repeat what was wrong and what is right."""
+    found = re.search(r"true answer:\n(.*)\n\nThis is a wrong answer:\n(.*)", texts_of(body)[0])
+    assert found
+    turns = [{"question": f"Is it {found[2]}?", "answer": "No."}, {"question": f"Is it {found[1]}?", "answer": "Yes."}]
+    return json.dumps({"dialogue": turns})
+
+
+@pytest.fixture
+def standin() -> Iterator[Standin]:
+    with serving(Standin(dialogue)) as server:
+        yield server
+
+
+def with_writer(standin: Standin, of: Any = None, turns: int = 5, **writer: Any) -> Corrective:
+    return corrective(of, turns=turns, writer={"endpoint": {"model": "m", "base_url": standin.url}, **writer})
+
+
+def asked(source: Corrective, records: Sequence[Record], home: Path) -> list[tuple[Rejected, ...]]:
+    """What the source offers when its endpoint has been asked."""
+    return offered(source, records, {"llm": ask(home, source.parts()["llm"], records).out})
+
+
+def test_a_model_writes_a_dialogue_for_each_rejected_response(standin: Standin, tmp_path: Path) -> None:
+    records = [record(RED, BLUE, "Nothing at all.", name="1#0"), record(RED, BLUE, name="2#0")]
+    (first, second), (third,) = asked(with_writer(standin), records, tmp_path)
+    about_blue = ((f"Is it {BLUE}?", "No."), (f"Is it {RED}?", "Yes."))
+    assert first.dialogue == third.dialogue == about_blue
+    assert second.dialogue[0] == ("Is it Nothing at all.?", "No.")
+    assert (first.text, first.source, first.grade) == (BLUE, "llm", "hard")
+    assert len(standin.asked) == 2  # the third is the first
+
+
+def test_the_codebook_is_in_the_prompt_unless_it_is_left_out(standin: Standin, tmp_path: Path) -> None:
+    one = [record(RED, BLUE)]
+    asked(with_writer(standin), one, tmp_path)
+    asked(with_writer(standin, codebook=False), one, tmp_path)
+    full, without = (texts_of(body)[0] for body in standin.asked)
+    for kind in ("object existence", "attribute", "count", "scene context", "spatial relation"):
+        assert f"({kind})" in full
+        assert f"({kind})" not in without
+    assert "write 5 questions" in full.lower()
+    assert "Look for errors of these kinds" not in without
+
+
+def test_short_answers_are_doubled_by_rule(standin: Standin, tmp_path: Path) -> None:
+    short = record("Travel.", "Cookbook.", prompt="What kind of book is this? Answer with one word.")
+    found = asked(with_writer(standin), [short, record(RED, BLUE, name="2#0")], tmp_path)
+    assert found[0] == offered(corrective(), [short])[0]
+    assert len(standin.asked) == 1
+
+
+def test_the_model_is_told_the_revised_answer_where_there_is_one(standin: Standin, tmp_path: Path) -> None:
+    inner = {"source": "perturb", "of": "reference", "kinds": ["colour"]}
+    one = record("A round thing.", references=["A red ball near a bed."])
+    (((item),),) = asked(with_writer(standin, inner), [one], tmp_path)
+    assert item.dialogue[1] == ("Is it A red ball near a bed.?", "Yes.")
+
+
+@pytest.mark.parametrize(
+    "reply", ['{"dialogue": []}', '{"dialogue": [{"question": "Is it?", "answer": " "}]}', "Sorry."]
+)
+def test_without_a_usable_reply_there_is_no_dialogue(standin: Standin, tmp_path: Path, reply: str) -> None:
+    standin.answer = lambda body: reply if "Nothing" in texts_of(body)[0] else dialogue(body)
+    ((good, bad),) = asked(with_writer(standin), [record(RED, BLUE, "Nothing at all.")], tmp_path)
+    assert good.dialogue
+    assert bad.dialogue == ()
+    assert bad.supplies == frozenset()
+
+
+def test_a_dialogue_that_is_too_long_is_cut(standin: Standin, tmp_path: Path) -> None:
+    standin.answer = lambda body: json.dumps({"dialogue": [{"question": f"{n}?", "answer": "Yes."} for n in range(9)]})
+    (((item),),) = asked(with_writer(standin, turns=3), [record(RED, BLUE)], tmp_path)
+    assert [question for question, _ in item.dialogue] == ["0?", "1?", "2?"]
+
+
+def test_records_without_rejected_responses_keep_their_places(standin: Standin, tmp_path: Path) -> None:
+    records = [record("Lorem ipsum.", name="1#0"), record(RED, name="2#0")]
+    nothing, (item,) = asked(with_writer(standin, {"source": "perturb"}), records, tmp_path)
+    assert nothing == ()
+    assert item.dialogue
+
+
+def test_only_where_answers_are_asked_for_is_identity_changed() -> None:
+    rule, model = corrective(writer="rule"), with_writer(Standin(dialogue, url="http://a/v1"))
+    assert rule.canonical() == corrective().canonical()
+    assert rule.parts() == {}
+    assert model.canonical() == with_writer(Standin(dialogue, url="http://b/v1")).canonical() != rule.canonical()
+    assert Corrective.model_validate(model.model_dump(mode="json")) == model

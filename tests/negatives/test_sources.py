@@ -188,7 +188,7 @@ def test_what_a_source_provides_is_known_from_its_settings(negatives: Any, expec
 
 
 def test_every_supply_has_sources_that_make_it() -> None:
-    assert makers("revised") == ["dataset where the data has them", "perturb with of: reference"]
+    assert makers("revised") == ["dataset where the data has them", "perturb with of: reference", "revised"]
     assert makers("dialogue") == ["dataset where the data has them", "corrective"]
     assert all(makers(supply) for supply in SUPPLIES)
 
@@ -332,7 +332,7 @@ def test_where_all_lack_what_is_required_the_sources_that_make_it_are_named(tmp_
     assert str(caught.value) == (
         "negatives 'dataset' found nothing for any of 1 records; "
         "2 rejected responses were left out, for training needs "
-        f"{SUPPLIES['revised']} (from dataset where the data has them, perturb with of: reference) and "
+        f"{SUPPLIES['revised']} (from dataset where the data has them, perturb with of: reference, revised) and "
         f"{SUPPLIES['dialogue']} (from dataset where the data has them, corrective)"
     )
     assert list((tmp_path / "out").iterdir()) == []

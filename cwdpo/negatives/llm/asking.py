@@ -42,6 +42,7 @@ class Asking:
         self.spending = Spending(task.endpoint)
         self.counts = Counter[str]()
         self.refusal = ""
+        self._settled: list[list[Settled]] = []
         self._closing = False
         self._flying: dict[str, asyncio.Task[Reply]] = {}
         self._used: set[str] = set()
@@ -59,16 +60,12 @@ class Asking:
             NotAvailable: the budget is used up, or the endpoint cannot be used.
             ConfigError: the endpoint takes none of the requests.
         """
-        settled: list[list[Settled]] = []
-        return asyncio.run(self._all(enumerate(questions), settled, total))
+        self._settled = [[] for _ in range(total)]
+        asyncio.run(self._all(enumerate(questions)))
+        return self._settled
 
-    async def _all(
-        self, questions: Iterator[tuple[int, Sequence[Question | str]]], settled: list[list[Settled]], total: int
-    ) -> list[list[Settled]]:
-        workers = [
-            asyncio.create_task(self._work(questions, settled, total))
-            for _ in range(min(self._task.endpoint.concurrency, max(1, total)))
-        ]
+    async def _all(self, questions: Iterator[tuple[int, Sequence[Question | str]]]) -> None:
+        workers = [asyncio.create_task(self._work(questions)) for _ in range(self._task.endpoint.concurrency)]
         try:
             await self._watch(workers)
         finally:
@@ -76,11 +73,10 @@ class Asking:
                 worker.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
             if self._client:
-                await self._client.__aexit__()
+                await self._client.close()
         if self._closing:
             raise self._stopped()
-        self._report(total, total)
-        return settled
+        self._report()
 
     async def _watch(self, workers: Sequence[asyncio.Task[None]]) -> None:
         """Wait for the workers; the first error ends all, and a signal too, after a moment."""
@@ -102,24 +98,20 @@ class Asking:
             "the same command goes on with a larger endpoint.budget, which is no part of any identity"
         )
 
-    async def _work(
-        self, questions: Iterator[tuple[int, Sequence[Question | str]]], settled: list[list[Settled]], total: int
-    ) -> None:
+    async def _work(self, questions: Iterator[tuple[int, Sequence[Question | str]]]) -> None:
+        """Settle the questions of one record after the other, as long as there are any for all workers."""
         for index, own in questions:
-            settled += [[] for _ in range(index + 1 - len(settled))]
             try:
-                settled[index] = [await self._settle(question) for question in own]
+                self._settled[index] = [await self._settle(question) for question in own]
             except _Enough:
                 return
             self.counts["records"] += 1
-            self._report(self.counts["records"], total)
-            if self._closing:
-                return
+            self._report(REPORT_SECONDS)
             await asyncio.sleep(0)  # where all is kept nothing else lets the others, and a signal, through
 
     async def _settle(self, question: Question | str) -> Settled:
         if isinstance(question, str):
-            return Settled(None, question)
+            return Settled(None, question, asked=False)
         images = self._context.inputs.get("images", self._context.out)
         replies: list[Reply] = []
         while isinstance(step := self._task.next_step(question, replies, images), Request):
@@ -163,9 +155,10 @@ class Asking:
         if self.counts["refused"] >= REFUSALS and not self.counts["asked"] + self.counts["cached"]:
             raise ConfigError(f"{REFUSALS} requests were refused and none was taken; the last one: {why}")
 
-    def _report(self, done: int, total: int) -> None:
+    def _report(self, every: float = 0.0) -> None:
+        """Report progress, unless it is less than `every` seconds since the last time."""
         now = time.monotonic()
-        if done == total or now - self._reported >= REPORT_SECONDS:
+        if now - self._reported >= every:
             self._reported = now
             self._context.check()
-            self._context.event("progress", done=done, total=total)
+            self._context.event("progress", done=self.counts["records"], total=len(self._settled))

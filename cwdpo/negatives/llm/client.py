@@ -9,6 +9,7 @@ import logging
 import os
 import random
 import sys
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +25,10 @@ if TYPE_CHECKING:
 
 LONGEST_PAUSE = 60.0
 """Seconds between two tries, where the endpoint does not ask for more."""
-STRANGE = 5
-"""Tries after which an endpoint that answers, but not as chat completions do, is given up."""
+STRANGE = 3
+"""Tries after which an endpoint that has never answered as chat completions do is given up, whatever the patience."""
+SAID_EVERY = 60.0
+"""Seconds between two lines that say that it does not answer."""
 SHOWN = 300
 """Characters of a server's message that are shown."""
 
@@ -37,9 +40,9 @@ class Refused(Exception):
 class _Unwell(Exception):
     """The endpoint could not answer now; `after` is how many seconds it asks to be left alone."""
 
-    def __init__(self, why: str, after: float | None = None, tries: int | None = None) -> None:
+    def __init__(self, why: str, after: float | None = None, strange: bool = False) -> None:
         super().__init__(why)
-        self.after, self.tries = after, tries
+        self.after, self.strange = after, strange
 
 
 class _Message(BaseModel):
@@ -72,21 +75,21 @@ class _Completion(BaseModel):
 
 
 def key_of(endpoint: Endpoint) -> str:
-    """The key that the environment holds.
+    """The key that the environment holds; empty where none is needed.
 
     Raises:
-        NotAvailable: it has none, or one that no header can hold.
+        NotAvailable: there is none, or one that no header can hold.
     """
     key = os.environ.get(endpoint.key, "").strip()
     if not key and endpoint.base_url is None:
         raise NotAvailable(f"the environment variable {endpoint.key} is not set here; it holds the key of the endpoint")
     if not (key.isascii() and key.isprintable()):
         raise NotAvailable(f"the environment variable {endpoint.key} holds characters that no key has")
-    return key or "none"
+    return key
 
 
 class Client:
-    """Calls to one endpoint, inside `async with`."""
+    """Calls to one endpoint."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         from openai import AsyncOpenAI
@@ -95,15 +98,13 @@ class Client:
         self.endpoint = endpoint
         self._key = key_of(endpoint)
         self._openai = AsyncOpenAI(
-            api_key=self._key, base_url=endpoint.base_url, timeout=endpoint.timeout, max_retries=0
+            api_key=self._key or "none", base_url=endpoint.base_url, timeout=endpoint.timeout, max_retries=0
         )
         self._takes_schema: bool | None = None
-        self._waiting = False
+        self._said = -SAID_EVERY
 
-    async def __aenter__(self) -> Client:
-        return self
-
-    async def __aexit__(self, *exception: object) -> None:
+    async def close(self) -> None:
+        """End its connections."""
         await self._openai.close()
 
     @property
@@ -119,28 +120,35 @@ class Client:
             ConfigError: it does not know the model.
             NotAvailable: the key, the account or the patience is not enough.
         """
-        from tenacity import AsyncRetrying, retry_if_exception_type, stop_any, stop_before_delay
+        from tenacity import AsyncRetrying, retry_if_exception_type
 
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(_Unwell),
-            stop=stop_any(stop_before_delay(self.endpoint.patience), _strange),
+            stop=self._enough,
             wait=_pause,
             before_sleep=self._say,
             reraise=True,
         )
         try:
-            reply = await retrying(self._reply, request)
+            reply: Reply = await retrying(self._reply, request)
         except _Unwell as error:
             why = str(error)
         else:
-            self._waiting = False
             return reply
         raise NotAvailable(f"{self.name}: {why}; given up (endpoint.patience is {self.endpoint.patience:g} s)")
 
+    def _enough(self, state: RetryCallState) -> bool:
+        """Whether to give up: patience would not last to the next try, or it answers otherwise than it should."""
+        error = state.outcome.exception() if state.outcome else None
+        strange = isinstance(error, _Unwell) and error.strange and self._takes_schema is None
+        if strange and state.attempt_number >= STRANGE:
+            return True
+        return (state.seconds_since_start or 0) + state.upcoming_sleep > self.endpoint.patience
+
     def _say(self, state: RetryCallState) -> None:
-        """One line when the waiting begins, not one for each try of each call."""
-        if not self._waiting and state.attempt_number > 1:
-            self._waiting = True
+        """A line now and then, not one for each try of each call."""
+        if state.attempt_number > 1 and time.monotonic() - self._said >= SAID_EVERY:
+            self._said = time.monotonic()
             why = state.outcome.exception() if state.outcome else ""
             print(f"{self.name}: {why}; trying for {self.endpoint.patience:g} s", file=sys.stderr, flush=True)
 
@@ -194,25 +202,25 @@ class Client:
         return _Unwell(f"cannot be reached ({self._shown(error.__cause__ or error.message)})")
 
     def _of_status(self, error: APIStatusError) -> Exception:
-        status, message = error.status_code, self._shown(error.message)
+        status, message = error.status_code, self._shown(error.response.text or error.message)
         if status == 404:
             return ConfigError(f"{self.name}: not found: {message}")
         if status in (401, 402, 403) or error.code == "insufficient_quota":
             return self._locked(status)
         if status in (408, 409, 425, 429) or status >= 500:
-            return _Unwell(f"status {status}: {message}", _seconds(error.response.headers))
+            return _Unwell(f"status {status}: {message}", seconds_asked(error.response.headers))
         return Refused(f"{self.name}: status {status}: {message}")
 
     def _locked(self, status: int) -> CwdpoError:
         """The server's message is left out: it may show a part of the key."""
         if status in (402, 429):
             return NotAvailable(f"{self.name}: status {status}: the account behind {self.endpoint.key} is used up")
-        what = "a key that it refuses" if self._key in os.environ.get(self.endpoint.key, "") else "no key"
+        what = "a key that it refuses" if self._key else "no key"
         return NotAvailable(f"{self.name}: status {status}: the environment variable {self.endpoint.key} holds {what}")
 
     def _shown(self, message: object) -> str:
-        text = " ".join(str(message).split()).replace(self._key, "[key]") if self._key != "none" else str(message)
-        return text[:SHOWN]
+        text = " ".join(str(message).split())
+        return (text.replace(self._key, "[key]") if self._key else text)[:SHOWN]
 
 
 def _read(body: bytes) -> Reply:
@@ -220,13 +228,7 @@ def _read(body: bytes) -> Reply:
         return _Completion.model_validate_json(body).reply()
     except (ValidationError, IndexError):
         shown = " ".join(body[:SHOWN].decode("utf-8", "replace").split())
-    raise _Unwell(f"its answer is no chat completion: {shown or 'empty'}", tries=STRANGE)
-
-
-def _strange(state: RetryCallState) -> bool:
-    """Whether it has answered otherwise than it should often enough."""
-    error = state.outcome.exception() if state.outcome else None
-    return isinstance(error, _Unwell) and error.tries is not None and state.attempt_number >= error.tries
+    raise _Unwell(f"its answer is no chat completion: {shown or 'empty'}", strange=True)
 
 
 def _pause(state: RetryCallState) -> float:
@@ -237,9 +239,8 @@ def _pause(state: RetryCallState) -> float:
     return min(LONGEST_PAUSE, 0.5 * 2.0 ** min(state.attempt_number, 10)) * random.uniform(0.5, 1.0)
 
 
-def _seconds(headers: Mapping[str, str]) -> float | None:
+def seconds_asked(headers: Mapping[str, str]) -> float | None:
     """What Retry-After says: seconds or a date; None where it is not there or neither."""
-    import time
     from email.utils import parsedate_to_datetime
 
     text = headers.get("retry-after", "")

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from cwdpo.data.records import Record, Rejected
 from cwdpo.negatives.codebook import is_short
-from cwdpo.negatives.llm.prompts import Prompt
+from cwdpo.negatives.llm.prompting import Prompt, filled_by
 from cwdpo.negatives.llm.structured import Structured, Unfit, text_of
 from cwdpo.negatives.llm.task import Question, Task
 from cwdpo.negatives.plain import Plain
 from cwdpo.negatives.source import Made, Part, named, within
 
-SHORT = "short answer, by rule"
+BY_RULE = "short answer, by rule"
 
 
 class Exchange(Structured):
@@ -31,15 +31,17 @@ class Dialogue(Structured):
     dialogue: list[Exchange]
 
 
+CorrectPrompt = Annotated[Prompt, filled_by("question", "chosen", "rejected", "codebook", "turns")]
+
+
 class Correct(Task):
     """Corrective dialogues for what another source rejects; short answers are left to the rules."""
 
-    names: ClassVar[frozenset[str]] = frozenset({"question", "chosen", "rejected", "codebook", "turns"})
     reply: ClassVar[type[Structured]] = Dialogue
 
     task: Literal["correct"] = "correct"
     """Tag of this task."""
-    prompt: Prompt = "correct"
+    prompt: CorrectPrompt = "correct"
     """$question, $chosen, $rejected, $codebook and $turns are filled in."""
     of: Plain = Field(discriminator="source")
     """Where the rejected responses come from."""
@@ -59,7 +61,7 @@ class Correct(Task):
 
     def _question(self, record: Record, rejected: Rejected) -> Question | str:
         if is_short(record, rejected):
-            return SHORT
+            return BY_RULE
         right = rejected.revised or record.chosen
         texts = {"question": record.prompt, "chosen": right, "rejected": rejected.text}
         return Question(record, {**texts, "codebook": self.codebook, "turns": str(self.turns)})

@@ -14,9 +14,9 @@ from cwdpo.base.config import Config, Neutral, Place
 class Prices(Config):
     """What tokens cost, in one currency, for a million of them."""
 
-    input: float = Field(ge=0)
+    input: Annotated[float, Place()] = Field(ge=0)
     """Tokens of requests."""
-    output: float = Field(ge=0)
+    output: Annotated[float, Place()] = Field(ge=0)
     """Tokens of replies."""
 
 
@@ -26,9 +26,9 @@ class Budget(Config):
     Calls under way are finished, so that it can be passed by `concurrency` calls.
     """
 
-    cost: float | None = Field(default=None, gt=0)
+    cost: Annotated[float | None, Place()] = Field(default=None, gt=0)
     """In the currency of the prices."""
-    tokens: int | None = Field(default=None, gt=0)
+    tokens: Annotated[int | None, Place()] = Field(default=None, gt=0)
     """Of requests and replies together."""
 
 

@@ -7,7 +7,7 @@ import os
 import platform
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -63,6 +63,7 @@ class Replies(AbstractContextManager["Replies"]):
         self._paths: list[Path] = []
         self._places: dict[bytes, tuple[int, int]] = {}
         self._file: BinaryIO | None = None
+        self._reading: tuple[int, BinaryIO] | None = None
         for path in sorted(folder.glob("*.jsonl")):
             self._paths.append(path)
             self._places |= {key: (len(self._paths) - 1, start) for key, start in _lines(path)}
@@ -75,9 +76,20 @@ class Replies(AbstractContextManager["Replies"]):
         place = self._places.get(_key(request.digest))
         if place is None:
             return None
-        with open(self._paths[place[0]], "rb") as file:
-            file.seek(place[1])
-            return Reply(**json.loads(file.readline())["reply"])
+        file = self._opened(place[0])
+        file.seek(place[1])
+        return Reply(**json.loads(file.readline())["reply"])
+
+    def _opened(self, number: int) -> BinaryIO:
+        """A file to read; it stays open until another one is read: replies lie in the order they are asked for."""
+        if self._reading is None or self._reading[0] != number:
+            self._close_reading()
+            self._reading = (number, open(self._paths[number], "rb"))  # noqa: SIM115 - closed with this object
+        return self._reading[1]
+
+    def _close_reading(self) -> None:
+        if self._reading is not None:
+            self._reading[1].close()
 
     def put(self, request: Request, reply: Reply) -> None:
         """Keep a reply.
@@ -105,6 +117,7 @@ class Replies(AbstractContextManager["Replies"]):
         return self._file
 
     def __exit__(self, *exception: object) -> None:
+        self._close_reading()
         if self._file is not None:
             self._file.close()
 
@@ -114,10 +127,8 @@ def _lines(path: Path) -> Iterator[tuple[bytes, int]]:
     start = 0
     with open(path, "rb") as file:
         for line in file:
-            try:
+            with suppress(ValueError):  # cut off
                 yield _key(json.loads(line)["request"]), start
-            except ValueError:  # cut off
-                pass
             start += len(line)
 
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from cwdpo.data.records import Record
 from cwdpo.negatives.answers import Answers, AnswersOf, alike
-from cwdpo.negatives.llm.prompts import Prompt
+from cwdpo.negatives.llm.prompting import Prompt, filled_by
 from cwdpo.negatives.llm.structured import Structured, Unfit, text_of
-from cwdpo.negatives.llm.task import Question, Task
+from cwdpo.negatives.llm.task import Question, Task, truths
 from cwdpo.negatives.source import Made, Part
 
+_ENDS = re.compile(
+    r"""(?<=[.!?])\s+|(?<=[.!?]["')\]])\s+"""
+    "|(?<=[\u3002\uff01\uff1f\uff61\u0964])\\s*"  # full stops of Chinese, Japanese, Hindi; no blank follows them
+)
 EMPTY = "empty answer"
 TRUE = "answer equal to the truth"
 
@@ -31,15 +35,17 @@ class Revision(Structured):
     revised: str
 
 
+RevisePrompt = Annotated[Prompt, filled_by("question", "chosen", "references", "sentences", "answer")]
+
+
 class Revise(Task):
     """Corrections of the policy's answers, best answer first."""
 
-    names: ClassVar[frozenset[str]] = frozenset({"question", "chosen", "references", "sentences", "answer"})
     reply: ClassVar[type[Structured]] = Revision
 
     task: Literal["revise"] = "revise"
     """Tag of this task."""
-    prompt: Prompt = "revise"
+    prompt: RevisePrompt = "revise"
     """$question, $chosen, $references, $sentences (of the answer, numbered) and $answer are filled in."""
     answers: Answers
     """What is corrected."""
@@ -59,22 +65,24 @@ class Revise(Task):
             return EMPTY
         if any(alike(answer, true) for true in (record.chosen, *record.references)):
             return TRUE
-        others = [text for text in dict.fromkeys(record.references) if text != record.chosen]
         numbered = (f"{number}. {text}" for number, text in enumerate(sentences(answer), 1))
-        texts = {"question": record.prompt, "chosen": record.chosen, "references": "\n".join(others) or "none"}
-        return Question(record, {**texts, "sentences": "\n".join(numbered), "answer": answer})
+        return Question(record, {**truths(record), "sentences": "\n".join(numbered), "answer": answer})
 
     def made(self, question: Question, reply: Revision) -> Mapping[str, Any]:
-        """`{"revised", "scores"}`; scores are empty where there are not as many as sentences."""
+        """`{"revised", "scores"}`; scores are empty where there are not as many as sentences.
+
+        A model that gives the answer back says that it is right in other words: it is not pressed to change it.
+        """
         answer = question.texts["answer"]
         revised = text_of(reply.revised, "revised")
         if alike(revised, answer):
-            raise Unfit("nothing corrected", "the corrected answer is the model's answer, which is not right")
-        fits = len(reply.scores) == len(sentences(answer))
-        return {"revised": revised, "scores": [one.model_dump() for one in reply.scores] if fits else []}
+            raise Unfit("nothing to correct", "the corrected answer is the model's answer", final=True)
+        if len(reply.scores) != len(sentences(answer)):
+            return {"revised": revised, "scores": [], "lacks": "scores that fit the sentences"}
+        return {"revised": revised, "scores": [one.model_dump() for one in reply.scores]}
 
 
 def sentences(text: str) -> list[str]:
     """Sentences of a text in any script, in order; a text without a full stop is one."""
-    pieces = re.split(r"(?<=[.!?])[\"')\]]*\s+|(?<=[。！？｡।])\s*", text)  # noqa: RUF001 - other scripts' stops
+    pieces = _ENDS.split(text)
     return [piece for piece in (piece.strip() for piece in pieces) if piece]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from cwdpo.data.records import Record
-from cwdpo.negatives.llm.prompts import Prompt
+from cwdpo.negatives.llm.prompting import Prompt, filled_by
 from cwdpo.negatives.llm.structured import Structured, Unfit, text_of
-from cwdpo.negatives.llm.task import Question, Task
+from cwdpo.negatives.llm.task import Question, Task, truths
 from cwdpo.negatives.llm.vision_errors import VisionError
 from cwdpo.negatives.source import Made
 
@@ -31,16 +32,18 @@ class Changes(Structured):
     rewrites: list[Change]
 
 
+RewritePrompt = Annotated[Prompt, filled_by("question", "chosen", "references", "count", "kinds")]
+
+
 class Rewrite(Task):
     """Rewrites of the chosen response that get one thing about the image wrong."""
 
-    names: ClassVar[frozenset[str]] = frozenset({"question", "chosen", "count", "kinds"})
     reply: ClassVar[type[Structured]] = Changes
 
     task: Literal["rewrite"] = "rewrite"
     """Tag of this task."""
-    prompt: Prompt = "rewrite"
-    """$question, $chosen, $count and $kinds are filled in."""
+    prompt: RewritePrompt = "rewrite"
+    """$question, $chosen, $references, $count and $kinds are filled in."""
     kinds: tuple[VisionError, ...]
     """What may be made wrong."""
     meanings: str
@@ -53,8 +56,7 @@ class Rewrite(Task):
     def questions(self, records: Sequence[Record], made: Made) -> Iterator[Sequence[Question | str]]:
         """One for each record."""
         for record in records:
-            texts = {"question": record.prompt, "chosen": record.chosen, "count": str(self.count)}
-            yield [Question(record, {**texts, "kinds": self.meanings})]
+            yield [Question(record, {**truths(record), "count": str(self.count), "kinds": self.meanings})]
 
     def made(self, question: Question, reply: Changes) -> Mapping[str, Any]:
         """`{"rewrites": [{"text", "kind"}]}`: those that can be used, `count` at most."""
@@ -68,11 +70,12 @@ class Rewrite(Task):
                 faults.append(unfit)
         if not good:
             raise faults[0] if faults else Unfit("no rewrite", "the list of rewrites is empty")
-        return {"rewrites": list(good.values())[: self.count]}
+        lacks = {"lacks": "fewer than asked for"} if len(good) < self.count else {}
+        return {"rewrites": list(good.values())[: self.count], **lacks}
 
     def _checked(self, record: Record, change: Change) -> str:
         text = text_of(change.text, "text")
-        if text.casefold() in {" ".join(true.split()).casefold() for true in (record.chosen, *record.references)}:
+        if _words(text) in [_words(true) for true in (record.chosen, *record.references)]:
             raise Unfit("same as the truth", f'"{text}" is true of the image, so it is not wrong')
         most = max(self.longest * len(record.chosen), len(record.chosen) + ROOM)
         if len(text) > most:
@@ -80,3 +83,8 @@ class Rewrite(Task):
         if change.kind.strip().lower() not in self.kinds:
             raise Unfit("unknown kind", f'"{change.kind}" is no kind; valid: {", ".join(self.kinds)}')
         return text
+
+
+def _words(text: str) -> list[str]:
+    """Words without case and punctuation; a text without any is one."""
+    return re.findall(r"\w+", text.casefold()) or [text]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any, Literal
-
-from pydantic import Field
+from itertools import islice
+from typing import Any, Literal
 
 from cwdpo.base import files
 from cwdpo.base.config import Config
@@ -14,22 +13,25 @@ from cwdpo.base.context import StageContext
 from cwdpo.base.errors import ConfigError, DataError
 from cwdpo.data.records import Record, open_records
 from cwdpo.negatives.llm.asking import Asking
-from cwdpo.negatives.llm.correct import Correct
 from cwdpo.negatives.llm.replies import Replies
-from cwdpo.negatives.llm.rewrite import Rewrite
-from cwdpo.negatives.llm.revise import Revise
 from cwdpo.negatives.llm.task import Settled
+from cwdpo.negatives.llm.tasks import AnyTask
+
+EXAMPLES = 5
+"""Dropped replies that the summary shows."""
 
 
 class LlmSpec(Config):
     """What is asked; the records are a parent."""
 
     portion: Literal["stage1", "stage2"]
-    part: Annotated[Rewrite | Revise | Correct, Field(discriminator="task")]
+    part: AnyTask
 
 
 def run(context: StageContext) -> None:
-    """Write replies.jsonl (`{"id", "replies": [...]}`, one for each question, null for nothing), settings.json, summary.json.
+    """Write replies.jsonl, settings.json (what made them) and summary.json (counts, tokens, cost).
+
+    A row is `{"id", "replies": [...]}`: what the task makes of each reply, null where there is nothing.
 
     Raises:
         DataError: nothing can be used of any reply.
@@ -42,7 +44,7 @@ def run(context: StageContext) -> None:
     with Replies(context.cache / "llm") as replies:
         asking = Asking(context, spec.part, replies)
         settled = asking.all(spec.part.questions(records, made), len(records))
-    summary = _summary(asking, settled)
+    summary = {**_summary(asking, settled), "examples": _examples(records, settled)}
     _check(asking, summary)
     files.write_jsonl(context.out / "replies.jsonl", _rows(records, settled))
     files.write_json(context.out / "settings.json", _settings(spec))
@@ -56,27 +58,44 @@ def _rows(records: Sequence[Record], settled: Iterable[Sequence[Settled]]) -> It
 
 def _summary(asking: Asking, settled: Sequence[Sequence[Settled]]) -> dict[str, Any]:
     every = [one for own in settled for one in own]
-    asked = [one for one in every if one.replies or not one.reason]
-    reasons = Counter(one.reason for one in every if one.made is None)
+    good = [one for one in every if one.made is not None]
+    lacks = [one.made["lacks"] for one in good if one.made and "lacks" in one.made]
     return {
         "records": len(settled),
         "questions": len(every),
-        "made": sum(one.made is not None for one in every),
-        "repaired": sum(one.made is not None and one.replies > 1 for one in asked),
-        "nothing": dict(sorted(reasons.items())),
-        "asked": asking.counts["asked"],
-        "cached": asking.counts["cached"],
+        "made": len(good),
+        "repaired": sum(one.replies > 1 for one in good),
+        "dropped": _counted(one.reason for one in every if one.made is None and one.asked),
+        "lacking": _counted(lacks),
+        "not_asked": _counted(one.reason for one in every if not one.asked),
+        **{name: asking.counts[name] for name in ("asked", "cached", "refused")},
         **asking.spending.as_json(),
     }
 
 
+def _counted(reasons: Iterable[str]) -> dict[str, int]:
+    return dict(sorted(Counter(reasons).items()))
+
+
 def _check(asking: Asking, summary: dict[str, Any]) -> None:
-    if summary["made"] or not asking.counts["asked"] + asking.counts["cached"] + asking.counts["refused"]:
+    if summary["made"] or not summary["dropped"]:
         return
-    reasons = ", ".join(f"{reason} ({count})" for reason, count in summary["nothing"].items())
+    reasons = ", ".join(f"{reason} ({count})" for reason, count in summary["dropped"].items())
     if asking.refusal:
         raise ConfigError(f"nothing could be used: {reasons}; the last refusal: {asking.refusal}")
-    raise DataError(f"nothing could be used of what the endpoint said: {reasons}")
+    said = summary["examples"][0]["said"]
+    raise DataError(f"nothing could be used of what the endpoint said: {reasons}; such as {said!r}")
+
+
+def _examples(records: Sequence[Record], settled: Iterable[Sequence[Settled]]) -> list[dict[str, str]]:
+    """A few replies that were dropped."""
+    dropped = (
+        {"id": record.id, "reason": one.reason, "said": one.said}
+        for record, own in zip(records, settled, strict=True)
+        for one in own
+        if one.made is None and one.replies
+    )
+    return list(islice(dropped, EXAMPLES))
 
 
 def _settings(spec: LlmSpec) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -22,6 +23,12 @@ class Structured(BaseModel):
     """Base of what replies are parsed into; keys that were not asked for are passed over."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, json_schema_extra={"additionalProperties": False})
+
+
+@cache
+def schema_of(model: type[Structured]) -> Mapping[str, Any]:
+    """JSON schema of a reply."""
+    return model.model_json_schema()
 
 
 class Unfit(Exception):

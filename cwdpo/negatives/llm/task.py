@@ -11,19 +11,20 @@ from pathlib import Path
 from string import Template
 from typing import Annotated, Any, ClassVar
 
-from pydantic import model_validator
-
 from cwdpo.base.config import Neutral
 from cwdpo.base.errors import DataError
 from cwdpo.data.records import Record
 from cwdpo.negatives.llm.endpoint import Endpoint
-from cwdpo.negatives.llm.prompts import Prompt, check_names
+from cwdpo.negatives.llm.prompting import Prompt, filled_by
 from cwdpo.negatives.llm.replies import Reply, Request
-from cwdpo.negatives.llm.structured import Structured, Unfit, parse
+from cwdpo.negatives.llm.structured import Structured, Unfit, parse, schema_of
 from cwdpo.negatives.source import Made, Part
 
 REPAIRS = 1
 """How often a model is told what is wrong with its reply."""
+
+SHOWN = 200
+"""Characters of a dropped reply that are shown."""
 
 
 @dataclass(frozen=True)
@@ -46,19 +47,21 @@ class Settled:
         made: what a source uses, None where there is nothing.
         reason: why there is nothing.
         replies: how many it took.
+        asked: False where it needs not be asked.
+        said: the beginning of the last reply, where it could not be used.
     """
 
     made: Mapping[str, Any] | None
     reason: str = ""
     replies: int = 0
+    asked: bool = True
+    said: str = ""
 
 
 class Task(Part):
     """A kind of question to an endpoint, for every record of a portion."""
 
     stage: ClassVar[str] = "llm"
-    names: ClassVar[frozenset[str]]
-    """What fills its prompt."""
     reply: ClassVar[type[Structured]]
     """What a reply must hold."""
 
@@ -66,7 +69,7 @@ class Task(Part):
     """Who is asked."""
     prompt: Prompt
     """What is asked."""
-    repair: Prompt = "repair"
+    repair: Annotated[Prompt, filled_by("problem")] = "repair"
     """What is said about a reply that cannot be used; $problem says what is wrong."""
     images: Annotated[bool, Neutral(False)] = False
     """Send the image, too, to an endpoint that sees."""
@@ -75,12 +78,6 @@ class Task(Part):
     def needs_images(self) -> bool:
         """Whether the stage reads the image folder."""
         return self.images
-
-    @model_validator(mode="after")
-    def _prompts_are_filled(self) -> Task:
-        check_names(self.prompt, self.names)
-        check_names(self.repair, frozenset({"problem"}))
-        return self
 
     @abstractmethod
     def questions(self, records: Sequence[Record], made: Made) -> Iterator[Sequence[Question | str]]:
@@ -92,7 +89,7 @@ class Task(Part):
 
     @abstractmethod
     def made(self, question: Question, reply: Any) -> Mapping[str, Any]:
-        """What a source uses of a reply.
+        """What a source uses of a reply; a key `lacks` says what is missing from it, for counting.
 
         Args:
             reply: a `self.reply`.
@@ -113,9 +110,9 @@ class Task(Part):
                 return Settled(self.made(question, parse(reply, self.reply)), replies=number)
             except Unfit as unfit:
                 if unfit.final or number > REPAIRS:
-                    return Settled(None, unfit.reason, number)
+                    return Settled(None, unfit.reason, number, said=reply.text[:SHOWN])
                 messages += [_message("assistant", reply.text or "..."), _message("user", self._repair(unfit))]
-        return Request(self.endpoint, tuple(messages), self.reply.model_json_schema())
+        return Request(self.endpoint, tuple(messages), schema_of(self.reply))
 
     def _opening(self, question: Question, images: Path) -> Mapping[str, Any]:
         text = Template(self.prompt).substitute(question.texts)
@@ -126,6 +123,12 @@ class Task(Part):
 
     def _repair(self, unfit: Unfit) -> str:
         return Template(self.repair).substitute(problem=unfit.problem)
+
+
+def truths(record: Record) -> dict[str, str]:
+    """The question and its true answers, as prompts show them: $question, $chosen and $references."""
+    others = [text for text in dict.fromkeys(record.references) if text != record.chosen]
+    return {"question": record.prompt, "chosen": record.chosen, "references": "\n".join(others) or "none"}
 
 
 def _message(role: str, text: str) -> Mapping[str, Any]:

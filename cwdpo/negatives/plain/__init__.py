@@ -12,5 +12,6 @@ from cwdpo.negatives.own_answer import OwnAnswer
 from cwdpo.negatives.rule import Perturb
 from cwdpo.negatives.sample import Sampled
 from cwdpo.negatives.self_critic import SelfCritic
+from cwdpo.negatives.written import Written
 
-Plain = Dataset | Perturb | Beam | Sampled | OwnAnswer | AugmentedImage | SelfCritic
+Plain = Dataset | Perturb | Written | Beam | Sampled | OwnAnswer | AugmentedImage | SelfCritic

@@ -1,4 +1,4 @@
-"""Prompts: the shipped ones, and files of one's own. A setting holds the text, so that other words are other results."""
+"""Prompts: the shipped ones, and files of one's own. A setting holds the text: other words are other results."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 from string import Template
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from cwdpo.base.errors import name_valid
 
@@ -35,11 +35,16 @@ Prompt = Annotated[str, BeforeValidator(prompt_text), Field(validate_default=Tru
 """The name of a shipped prompt or a .txt file; $names in it are filled in, $$ is a dollar."""
 
 
-def check_names(prompt: str, known: frozenset[str]) -> None:
-    """Raise `ValueError` where a prompt names what nothing fills in."""
-    template = Template(prompt)
-    if not template.is_valid():
-        raise ValueError("prompt: a lone $; write $$ for a dollar")
-    for name in template.get_identifiers():
-        if name not in known:
-            raise ValueError(f"prompt: unknown ${name_valid(name, known)}")
+def filled_by(*names: str) -> AfterValidator:
+    """Refuses a prompt that names what nothing fills in."""
+
+    def check(prompt: str) -> str:
+        template = Template(prompt)
+        if not template.is_valid():
+            raise ValueError("a lone $; write $$ for a dollar")
+        for name in template.get_identifiers():
+            if name not in names:
+                raise ValueError(f"unknown ${name_valid(name, names)}")
+        return prompt
+
+    return AfterValidator(check)

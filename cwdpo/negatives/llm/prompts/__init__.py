@@ -1,0 +1,1 @@
+"""The shipped prompts, a file each; `prompting.py` reads them."""
