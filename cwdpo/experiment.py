@@ -309,4 +309,4 @@ _OBJECTIVES = get_args(get_args(PreferenceObjective)[0])
 ONLINE = {member.model_fields["name"].default for member in _OBJECTIVES if issubclass(member, Online)}
 """Names of the objectives that sample their own responses."""
 
-_OPTIONAL = ("stage1", "stage2", "sft_phase", "rollouts")
+_OPTIONAL = ("stage1", "stage2", "sft_phase", "rollouts", "refresh")

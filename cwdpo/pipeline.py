@@ -339,7 +339,7 @@ class Wiring:
         """The last round. Each starts from the trainer of the one before it and from negatives of its policy.
 
         Args:
-            start: with the policy that Stage 2 starts from, the reference of all rounds, and the first negatives.
+            start: with the policy that Stage 2 starts from (the reference of every round) and the first negatives.
         """
         first, *others = refresh.parts
         trained = self._preference(experiment, stage, start, first)

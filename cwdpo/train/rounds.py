@@ -4,8 +4,8 @@
 
 Learning rate, Adam moments, the objective's state and the order of the samples go on from round to round; round k of K
 takes the steps from `k total / K` to `(k+1) total / K`. A round that is not the last writes beside its policy what the
-next one goes on from, in the format of a checkpoint (`trainer/`): 12 bytes for each trained parameter, or what
-DeepSpeed writes where all of them are trained (14 in bf16), which also pins the number of ranks.
+next one goes on from, in the format of a checkpoint (`trainer/`): 12 bytes for each parameter of an adapter; with full
+training what DeepSpeed writes, 14 bytes for each parameter in bf16 and 16 in float32, which pins the number of ranks.
 
 How many steps there are in all is settled by the samples of round 0. A later round may have a rejected response for
 other records: of the pass over the data that it begins in, it takes those of its samples that the pass has not had,
@@ -14,6 +14,7 @@ then whole passes over all of them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from operator import attrgetter
@@ -81,10 +82,10 @@ class RoundOrder(DataOrder):
     def _place(self, step: int) -> tuple[int, int]:
         """Pass over the data, and number of the batch in this round's share of it."""
         since = step - self.begun.step
-        beyond = since + len(self._rest) // -self._batch_size
-        if beyond < 0:
+        left = math.ceil(len(self._rest) / self._batch_size)  # batches of the pass that the round began in
+        if since < left:
             return self.begun.epoch, since
-        epoch, index = divmod(beyond, self.steps_per_epoch)
+        epoch, index = divmod(since - left, self.steps_per_epoch)
         return self.begun.epoch + 1 + epoch, index
 
 
