@@ -53,8 +53,10 @@ bench: setup  ## Time what must be quick, beside others where there are any; wri
 	@# bench_gpu.py is for a machine with a GPU: python tests/perf/bench_gpu.py --size 7b
 	@for file in $(filter-out %/bench_gpu.py,$(wildcard tests/perf/bench_*.py)); do $(BIN)/python $$file || exit 1; done
 
-evidence: setup  ## Train every method on the demo world, three seeds; writes tests/evidence/results (about half an hour)
+evidence: setup  ## Methods and sources of negatives on the demo world, three seeds; writes tests/evidence/results (about an hour)
+	$(BIN)/python tests/evidence/perturb.py
 	$(BIN)/python tests/evidence/methods.py
+	$(BIN)/python tests/evidence/negatives.py
 
 container:  ## The image for the cluster, in containers/build/ (IMAGE=file elsewhere, SIGN=1 signs it; about 65 GB of disk)
 	containers/build.sh cluster $(if $(IMAGE),--output "$(IMAGE)") $(if $(SIGN),--sign)

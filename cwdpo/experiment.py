@@ -293,7 +293,7 @@ def _applies(key: str, content: Mapping[str, Any]) -> bool:
     for part in section.split(".") if section else ():
         if part == "rollouts" and (below.get("objective") or {}).get("name") in ONLINE:
             return True  # also where the case is content with the defaults
-        below = below.get(part)
+        below = below.get(part) if isinstance(below, Mapping) else None
         if below is None:
             return False
     return True
@@ -302,6 +302,8 @@ def _applies(key: str, content: Mapping[str, Any]) -> bool:
 def _optional_part(key: str) -> str:
     """The longest beginning of a dotted key that not every case has: `stage2.sft_phase` of its learning rate."""
     parts = key.split(".")[:-1]
+    if "of" in parts:  # sources of negatives that stand inside another one, such as `stage2.negatives.of.policy`
+        return ".".join(parts)
     return ".".join(parts[: next((place for place, part in enumerate(parts) if part not in _OPTIONAL), len(parts))])
 
 

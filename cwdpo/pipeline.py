@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from cwdpo.base.config import Config
-from cwdpo.base.context import SHARE, Share
+from cwdpo.base.context import SHARE, Share, is_share
 from cwdpo.base.errors import ConfigError
 from cwdpo.base.identity import digest, identity_card
 from cwdpo.base.runtime import Execution
@@ -134,7 +134,7 @@ class Node:
         return {**card, "share": [self.share.number, self.share.of]} if self.share else card
 
     def _counts(self, role: str) -> bool:
-        return role not in self.stage.implied and not role.startswith(SHARE)
+        return role not in self.stage.implied and not is_share(role)
 
     @cached_property
     def id(self) -> str:
@@ -149,10 +149,11 @@ class Node:
     @property
     def title(self) -> str:
         """What humans call it: `stage2`, `stage2 round 2/4` where it is trained in rounds, `answers share 1/4`."""
+        kind = f" ({self.spec.part.label})" if isinstance(self.spec, AnswersSpec) else ""
         if self.share:
-            return f"{self.stage.name} share {self.share.number + 1}/{self.share.of}"
+            return f"{self.stage.name}{kind} share {self.share.number + 1}/{self.share.of}"
         part = self.spec.round if isinstance(self.spec, Stage2Spec) else None
-        return f"{self.stage.name} round {part.number + 1}/{part.of}" if part else self.stage.name
+        return f"{self.stage.name} round {part.number + 1}/{part.of}" if part else f"{self.stage.name}{kind}"
 
     def artefact(self, store: Store) -> Artefact:
         """Its folder in a store."""

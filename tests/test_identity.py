@@ -20,6 +20,7 @@ from cwdpo.base.identity import canonical_json, digest, seed_from
 from cwdpo.base.runtime import Execution
 from cwdpo.experiment import Experiment
 from cwdpo.model.config import model_digest
+from cwdpo.negatives.stage import NegativesSpec
 from cwdpo.objectives import PreferenceObjective, SupervisedObjective
 from cwdpo.pipeline import STAGES, Wired, Wiring
 
@@ -613,6 +614,21 @@ def test_a_training_depends_on_its_own_objective_only() -> None:
     assert "cwdpo.objectives.cw_dpo" in found
     assert "cwdpo.objectives.dpo" not in found
     assert "cwdpo.evaluate.generate" not in found
+
+
+def test_sources_inside_a_mixture_count() -> None:
+    """Changing a rule of `perturb` makes a mixture with it stale, as it does `perturb` alone."""
+    perturb = {"source": "perturb"}
+    mixture = {"source": "mixed", "of": {"swapped": {"negatives": perturb}}}
+    alone, mixed = (
+        sources.source_digests(
+            "cwdpo.negatives.stage", validate(NegativesSpec, {"negatives": made, "portion": "stage1"}, "x")
+        )
+        for made in (perturb, mixture)
+    )
+    assert "cwdpo/negatives/lexicon.yaml" in alone
+    assert alone.items() <= mixed.items()
+    assert not {"cwdpo.negatives.page", "cwdpo.negatives.summary"} & set(alone), "they only show what was made"
 
 
 if __name__ == "__main__":

@@ -18,6 +18,11 @@ SHARE = "share-"
 """Before the number of a share in the role of its artefact."""
 
 
+def is_share(role: str) -> bool:
+    """Whether what is read under this role is a share of the stage's own work."""
+    return role.startswith(SHARE) and role.removeprefix(SHARE).isdigit()
+
+
 @dataclass(frozen=True)
 class Share:
     """Every `of`-th block of a stage, from block `number` on: what one of several jobs computes."""
@@ -79,7 +84,7 @@ class Blocks(Generic[Item]):
 
     def _take_over(self) -> None:
         """Copy what shares have computed to where this job would have written it."""
-        shares = [folder for role, folder in self.context.inputs.items() if role.startswith(SHARE)]
+        shares = [folder for role, folder in self.context.inputs.items() if is_share(role)]
         for path in (path for folder in shares for path in sorted(folder.rglob("*.json*"))):
             target = self.context.partial / path.relative_to(next(one for one in shares if path.is_relative_to(one)))
             if not target.exists():

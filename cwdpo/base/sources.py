@@ -2,15 +2,16 @@
 
 The digest is over the syntax tree without docstrings, so comments and formatting do not matter. Plumbing (`cwdpo.base`)
 is left out, for it changes where and how files are kept, not what is computed; only `identity`, which seeds are derived
-by, counts. A data file beside a module that the module names (`lexicon.yaml`) counts by its bytes. The `__init__` files
-that register the members of unions are left out too: a stage depends on the objective, benchmark or source of negatives
-its own specification names, so adding another one makes nothing stale.
+by, counts. A data file beside a module that the module names (`lexicon.yaml`) counts by its bytes. Pages that only show
+results are left out too, and so are the `__init__` files that register the members of unions: a stage depends on the
+objective, benchmark or source of negatives its own specification names, so adding another one makes nothing stale.
 """
 
 from __future__ import annotations
 
 import ast
 import hashlib
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from cwdpo.base.config import Config
 PACKAGE = Path(__file__).resolve().parent.parent
 PLUMBING = "cwdpo.base"
 SEEDS = "cwdpo.base.identity"
+LOOKS = frozenset({"cwdpo.negatives.page", "cwdpo.negatives.summary"})
+"""Modules that only show what others have made."""
 
 
 def source_digests(module: str, spec: Config) -> dict[str, str]:
@@ -41,7 +44,7 @@ def _digests(module: str, defining: frozenset[str]) -> dict[str, str]:
 
 
 def _counts(name: str) -> bool:
-    return not name.startswith(PLUMBING) or name == SEEDS
+    return name == SEEDS or not (name.startswith(PLUMBING) or name in LOOKS)
 
 
 def changed_sources(recorded: dict[str, str], module: str, spec: Config) -> list[str]:
@@ -55,8 +58,17 @@ def changed_sources(recorded: dict[str, str], module: str, spec: Config) -> list
 @cache
 def _modules_of(spec: Config) -> frozenset[str]:
     """Modules that define `spec` and what is nested in it."""
-    nested = [value for _, value in spec if isinstance(value, Config)]
+    nested = [one for _, value in spec for one in _configs_in(value)]
     return frozenset([type(spec).__module__]).union(*(_modules_of(value) for value in nested))
+
+
+def _configs_in(value: object) -> list[Config]:
+    """A specification, or those in a mapping or a sequence."""
+    if isinstance(value, Mapping):
+        return [one for item in value.values() for one in _configs_in(item)]
+    if isinstance(value, tuple | list):
+        return [one for item in value for one in _configs_in(item)]
+    return [value] if isinstance(value, Config) else []
 
 
 @cache

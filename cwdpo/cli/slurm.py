@@ -55,8 +55,7 @@ def submit_slurm(source: Source, cluster: SlurmCluster, wishes: Wishes) -> int:
 
 def _submit(plan: Plan, source: Source, cluster: SlurmCluster, wishes: Wishes, check: Callable[[], None]) -> Outcome:
     """One submission; the lock is held."""
-    for line in prepare(plan, wishes.on_stale):
-        typer.echo(line)
+    plan = prepare(plan, wishes.on_stale, typer.echo)
     desired = _desire(plan, source, cluster, {node.id for node in plan.nodes})
     check()
     _forgive(plan, desired, kinds={"cancelled"})

@@ -62,8 +62,7 @@ def submit_grid(source: Source, cluster_name: str | None, wishes: Wishes) -> int
 
 def _submit_local(plan: Plan, cluster: LocalCluster, wishes: Wishes) -> int:
     check_ranks(plan.grid, cluster)
-    for line in prepare(plan, wishes.on_stale):
-        typer.echo(line)
+    plan = prepare(plan, wishes.on_stale, typer.echo)
     reporter = Bars(plan) if sys.stdout.isatty() else Lines(plan)
     with reporter:
         outcome = LocalExecutor(plan, cluster, reporter).run()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cwdpo.base import files
-from cwdpo.base.context import SHARE
+from cwdpo.base.context import is_share
 from cwdpo.base.errors import ConfigError
 from cwdpo.base.sources import changed_sources
 from cwdpo.base.store import Artefact, Look, Store, lineage_of
@@ -161,9 +161,7 @@ def _differences(
 
 def _inputs(node: Node) -> Iterator[tuple[str, Node]]:
     """(role, node) of what a node reads from the store; shares are its own work, done elsewhere."""
-    return (
-        (role, entry) for role, entry in node.inputs.items() if isinstance(entry, Node) and not role.startswith(SHARE)
-    )
+    return ((role, entry) for role, entry in node.inputs.items() if isinstance(entry, Node) and not is_share(role))
 
 
 def _parent_ids(node: Node) -> list[str]:

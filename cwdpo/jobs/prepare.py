@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Literal
 
 from cwdpo.base import files
 from cwdpo.base.errors import ConfigError, NotAvailable
 from cwdpo.base.sources import source_digests
-from cwdpo.jobs.plan import Plan
+from cwdpo.jobs.plan import Plan, make_plan
 from cwdpo.metrics.java import find_java
 from cwdpo.metrics.spice import FETCHED, NO_PARSER, has_spice_jars
 from cwdpo.pipeline import Node
@@ -16,13 +16,17 @@ from cwdpo.pipeline import Node
 OnStale = Literal["refuse", "accept", "recompute"]
 
 
-def prepare(plan: Plan, on_stale: OnStale) -> list[str]:
-    """Bring the store to where work can start; returns what was done, a line each.
+def prepare(plan: Plan, on_stale: OnStale, say: Callable[[str], object]) -> Plan:
+    """Bring the store to where work can start; returns the plan as it is then.
+
+    Args:
+        say: is told what was done, a line each.
 
     Raises:
         ConfigError: finished or unfinished work was made by other code and nobody said what to do with it.
     """
     lines = [_retire(plan, node, "damaged") for node in _damaged(plan)]
+    lines += [_retire(plan, node, "out of date") for node in _outdated_shares(plan)]
     states = plan.states()
     for node in plan.nodes:
         if states[node.id] in ("done", "stale"):  # a kill between the commit and the tidying leaves checkpoints behind
@@ -37,7 +41,10 @@ def prepare(plan: Plan, on_stale: OnStale) -> list[str]:
         # Children first: a kill in between must not leave a child standing on a parent that is computed anew.
         lines += [_retire(plan, node, "stale") for node in reversed(_with_descendants(plan, stale))]
         lines += [_start_over(plan, node) for node in begun]
-    return lines + [_retire(plan, node, "incomplete") for node in _available_now(plan)]
+    lines += [_retire(plan, node, "incomplete") for node in _available_now(plan)]
+    for line in lines:
+        say(line)
+    return make_plan(plan.grid, plan.store) if lines else plan  # what was taken back may be shared out
 
 
 def _damaged(plan: Plan) -> list[Node]:
@@ -54,6 +61,13 @@ def _damaged(plan: Plan) -> list[Node]:
         if broken or not finished:
             read |= {parent.id for parent in node.parents}
     return damaged
+
+
+def _outdated_shares(plan: Plan) -> list[Node]:
+    """Finished shares of a stage whose inputs are to be computed again."""
+    done = {node.id for node in plan.nodes if node.artefact(plan.store).done()}
+    shares = [node for node in plan.nodes if node.share and node.id in done]
+    return [node for node in shares if not all(parent.id in done for parent in node.parents)]
 
 
 def _changed_bytes(plan: Plan, node: Node) -> bool:
@@ -74,7 +88,7 @@ def _accept(plan: Plan, node: Node) -> str:
 
 def _go_on(plan: Plan, node: Node) -> str:
     path = node.artefact(plan.store).partial / "sources.json"
-    files.write_json(path, {"sources": source_digests(node.stage.module, node.spec)})
+    files.write_json(path, {**files.read_json(path), "sources": source_digests(node.stage.module, node.spec)})
     return f"{node.stage.name} {node.id[:16]}: going on with its unfinished work"
 
 

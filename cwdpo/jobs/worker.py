@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from cwdpo.base import distributed, files
-from cwdpo.base.context import Share, StageContext
+from cwdpo.base.context import Share, StageContext, is_share
 from cwdpo.base.errors import (
     Busy,
     ConfigError,
@@ -156,11 +156,14 @@ class Worker:
         if self.rank.is_first:
             reset_peak()
             attempt.start_heartbeat()
-            self._keep_sources()
             attempt.event("started", host=platform.node(), ranks=self.rank.world_size)
+        inputs = self._inputs()
+        if self.rank.is_first:
+            self._check_unfinished(attempt)
+        self._agreed(lambda: 0)  # no rank looks for unfinished work before what is outdated is gone
         context = StageContext(
             spec=self.spec,
-            inputs=self._inputs(),
+            inputs=inputs,
             out=attempt.out,
             partial=self.artefact.partial,
             cache=self.store.home / "cache",
@@ -174,16 +177,44 @@ class Worker:
         )
         importlib.import_module(self.stage.module).run(context)
 
-    def _keep_sources(self) -> None:
-        """Say which code the unfinished work is made by; `submit` asks before other code goes on with it."""
+    def _check_unfinished(self, attempt: Attempt) -> None:
+        """Drop unfinished work on inputs that were computed anew since, and say what the rest is made by and on.
+
+        `submit` asks before other code goes on with it.
+        """
         path = self.artefact.partial / "sources.json"
-        if not path.exists():
-            files.write_json(path, {"sources": self.sources})
+        kept = files.read_json(path) if path.exists() else {}
+        if kept.get("parents", self.parents) != self.parents:
+            log.info("an input was computed anew: unfinished work is dropped")
+            attempt.event("outdated", dropped="unfinished work on what an input was before")
+            files.remove_tree(self.artefact.partial)
+            kept = {}
+        if "parents" not in kept:
+            files.write_json(path, {"sources": kept.get("sources", self.sources), "parents": self.parents})
 
     def _inputs(self) -> dict[str, Path]:
-        """Folders of the inputs; those from the store are verified byte by byte before they are used."""
+        """Folders of the inputs; those from the store are verified byte by byte before they are used.
+
+        Shares of the stage's own work that were computed by other code, or from what an input was before, are not.
+        """
+        folders = self._folders({role: one for role, one in self.job.inputs.items() if not is_share(role)})
+        own, parents = {"sources": self.sources, "parents": dict(self.parents)}, dict(self.parents)
+        shares = {role: one for role, one in self.job.inputs.items() if is_share(role)}
+        for role, folder in self._folders(shares).items():
+            artefact = self.store.artefact(shares[role]["stage"], shares[role]["id"])
+            done = artefact.done()
+            made_by = artefact.made_by(done) if done else {}
+            if {key: made_by.get(key) for key in own} == own:
+                folders[role] = folder
+            else:
+                log.info("%s was computed from something else: its blocks are computed again", artefact.folder.name)
+        self.parents = parents  # what is put together stands on what its shares stand on
+        return folders
+
+    def _folders(self, inputs: Mapping[str, Mapping[str, str]]) -> dict[str, Path]:
+        """Checked folders by role; their lineages join `parents`."""
         folders = {}
-        for role, entry in self.job.inputs.items():
+        for role, entry in inputs.items():
             if "path" in entry:
                 folders[role] = Path(entry["path"])
             else:

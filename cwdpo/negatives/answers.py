@@ -54,6 +54,12 @@ class Answers(Part):
     """Diffusion step of the noise over the image that is answered to; see `views.noised`."""
 
     @property
+    def label(self) -> str:
+        """What tells them apart for humans: `greedy`, `beam of 5`, `sample, noised`."""
+        width = f" of {self.decoding.beams}" if self.decoding.strategy == "beam" else ""
+        return f"{self.decoding.strategy}{width}{'' if self.noise is None else ', noised'}"
+
+    @property
     def view(self) -> View:
         """What is seen of each image."""
         return View(noise=self.noise)

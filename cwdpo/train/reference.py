@@ -72,6 +72,8 @@ def _score_all(context: StageContext, blocks: Blocks[Sample]) -> None:
     spec, samples = context.spec, blocks.items
     replica = Replica(context, spec.policy)
     collator = Collator(replica.processor, context.inputs["images"], context_length(replica.model))
+    mine = range(context.rank.rank, len(samples), context.rank.world_size)
+    collator.check_texts((samples[number] for number in mine), spec.terms)
 
     def encode(sample: Sample) -> tuple[Group, ...]:
         return groups_of(collator, sample, spec.terms, spec.masked_share)

@@ -137,4 +137,4 @@ def test_readme_grids_are_valid(tmp_path: Path) -> None:
         path = tmp_path / "my-grid.yaml"
         path.write_text(block)
         grids.append([cell.name for cell in load_grid(str(path)).cells])
-    assert [names[:2] for names in grids] == [["base/0", "base/1"], ["dpo/0", "opa_dpo/0"]]
+    assert [names[:2] for names in grids] == [["base/0", "base/1"], ["default/0"], ["dpo/0", "opa_dpo/0"]]

@@ -47,8 +47,9 @@ def main(seeds: list[str]) -> None:
     study = Sources(open_plan(GRID, [chosen], None))
     rows = [study.row(case) for case in study.plan.grid.cases if case != "base"]
     columns = ("case", "records with a loser", "words apart", *COLUMNS[1:])
+    told = f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}"
     notes = (
-        f"Test split of the demo world, {len(study.judged(None).chosen)} pairs, seeds {', '.join(seeds)}; grid"
+        f"Test split of the demo world, {len(study.judged(None).chosen)} pairs, {told}; grid"
         f" `{GRID}`, columns as in [methods.md](methods.md). Words apart: mean edit distance of a loser and its winner."
         " `mixed` has that share of samples of the policy, the rest are captions of other images. The tiny model knows"
         " captions of one kind, so that its answers are nearly right or the same: this shows that every source feeds"

@@ -127,6 +127,7 @@ def one(world: World, tmp_path_factory: pytest.TempPathFactory) -> dict[Any, Pat
     """What one rank computes, in one job."""
     nodes: dict[Any, Node] = world.nodes()
     nodes["sample one by one"] = world.answers("sample", block=1)
+    nodes["noised, no threads"] = world.answers("noised", "threads", feed_workers=0)
     nodes["critique, other seed"] = world.critique(nodes["greedy"], nodes["sample"], seed=1)
     nodes["critique of equals"] = world.critique(nodes["greedy"], nodes["greedy"])
     home = tmp_path_factory.mktemp("one")
@@ -193,6 +194,10 @@ def test_spread_weights_write_the_same_up_to_rounding(
     found, expected = rows(two[kind, how], kind), rows(one[kind], kind)
     assert without_numbers(found) == without_numbers(expected)
     assert numbers(found) == pytest.approx(numbers(expected), abs=1e-4)
+
+
+def test_threads_that_open_images_change_nothing(one: dict[Any, Path]) -> None:
+    assert content(one["noised, no threads"]) == content(one["noised"])
 
 
 def test_an_answer_does_not_depend_on_the_rest_of_its_block(one: dict[Any, Path]) -> None:

@@ -15,8 +15,11 @@ from cwdpo.base.config import validate
 from cwdpo.base.context import StageContext
 from cwdpo.base.errors import ConfigError, DataError
 from cwdpo.base.runtime import Execution, Rank
+from cwdpo.base.store import Store
 from cwdpo.data.records import Record, Rejected, write_records
 from cwdpo.data.samples import load_samples
+from cwdpo.experiment import load_grid
+from cwdpo.jobs.plan import make_plan
 from cwdpo.model.decoding import Decoding
 from cwdpo.negatives import stage
 from cwdpo.negatives.answers import Answer, Answers, AnswersOf, alike, open_questions, question_id, questions, wrong
@@ -325,6 +328,27 @@ def test_the_shipped_prompt_shows_everything_three_criteria_and_two_examples() -
         assert prompt.count(f"{{{name}}}") == 1
     assert prompt.count("Example.") == 2
     assert all(word in prompt for word in ("objects", "attributes", "relation"))
+
+
+# ---- in a grid
+
+
+def test_sources_of_a_grid_share_what_they_ask_of_one_policy(tmp_path: Path) -> None:
+    """SFT's result: beams, greedy (SeVa, SIMA), noised, sampled. SFT-C's: beams, greedy, samples (alone and mixed)."""
+    plan = make_plan(load_grid("negatives-demo", {"seeds": [0]}), Store(tmp_path))
+    stages = Counter(node.stage.name for node in plan.nodes)
+    assert (stages["answers"], stages["critique"]) == (4 + 3, 1)
+    trained = {cell: wired.policy for cell, wired in plan.wired.items()}
+    negatives: Any = {
+        cell: node.inputs["negatives"] for cell, node in trained.items() if node and "negatives" in node.inputs
+    }
+    parts = {cell: {role: part.id for role, part in node.inputs.items()} for cell, node in negatives.items()}
+    assert parts["self_critic/0"]["greedy"] == parts["augmented_image/0"]["clean"] != parts["own_answer/0"]["answers"]
+    assert "policy.answers" not in parts["mixed_0/0"]
+    for share in ("0.2", "0.5", "0.8", "1"):
+        assert parts[f"mixed_{share}/0"]["policy.answers"] == parts["sample/0"]["answers"]
+    asked = [part for node in negatives.values() for part in node.parents if part.stage.name in ("answers", "critique")]
+    assert {part.inputs["adapter"].stage.name for part in asked} == {"stage1"}
 
 
 # ---- the stage, up to what training sees

@@ -122,7 +122,7 @@ def before_the_first_job(grid: str, home: str) -> None:
     """What `submit` does with a new grid before anything starts."""
     files.remove_tree(Path(home))
     plan = plan_of(Path(grid), Path(home))
-    prepare(plan, "refuse")
+    prepare(plan, "refuse", print)
     plan.write()
     for node in plan.nodes:
         job_content(plan.store, [node], threads=1)

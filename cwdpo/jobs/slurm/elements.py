@@ -103,8 +103,8 @@ def _same_policy(node: Node, waiting: set[str]) -> Any:
 
 
 def _same_asked_policy(node: Node, waiting: set[str]) -> Any:
-    """Answers of one policy, and what it says of them."""
-    return "answers", node.share, *policy_key(node)
+    """Answers of one policy; what it says of them needs all shares of them, so it is a job of its own."""
+    return node.stage.name, node.share, *policy_key(node)
 
 
 def _same_scored_policy(node: Node, waiting: set[str]) -> Any:
