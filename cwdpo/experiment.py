@@ -197,6 +197,7 @@ def load_grid(name: str, overrides: Mapping[str, Any] | None = None) -> Grid:
     _check_base(grid, path)
     _check_used(grid, changes, "--set ", str(path))
     _check_used(grid, grid.overrides, f"{path}: overrides.", "it")
+    _check_used(grid, grid.axes, f"{path}: axes.", "it")
     cells = [cell for case in grid.cases for cell in _cells(grid, path, case, changes)]
     typed = [f"--grid {name}", *(f"--set {key}={canonical_json(value)}" for key, value in (overrides or {}).items())]
     return Grid(path.stem, " ".join(typed), grid.description, tuple(cells))

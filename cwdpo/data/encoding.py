@@ -153,7 +153,7 @@ class Collator:
         Raises:
             DataError: as for `group`.
         """
-        tokens = lru_cache(1024)(lambda prompt: len(self.processor.tokenizer(self._text(prompt))["input_ids"]))
+        tokens = lru_cache(1024)(self._tokens_of_prompt)
         for sample in samples:
             beside = {"rejected": sample.rejected, "revised": sample.revised}
             texts = [sample.chosen, *(text for kind in beside if kind in kinds for text in beside[kind])]
@@ -168,8 +168,18 @@ class Collator:
         Raises:
             DataError: as for `group`.
         """
+        tokens = lru_cache(1024)(self._tokens_of_prompt)
         for sample in samples:
-            self._check_length(sample.id, len(self.processor.tokenizer(self._text(sample.prompt))["input_ids"]), room)
+            self._check_length(sample.id, tokens(sample.prompt), room)
+
+    def fits(self, sample: Sample, responses: Sequence[str]) -> bool:
+        """Whether a sample's image and prompt fit into the context with each of some responses."""
+        prefix = self.prefix(sample.image, sample.prompt)["input_ids"].shape[1]
+        return bool(prefix + max(len(self.response_ids(text)) for text in responses) <= self.context)
+
+    def _tokens_of_prompt(self, prompt: str) -> int:
+        """The image counted as one."""
+        return len(self.processor.tokenizer(self._text(prompt))["input_ids"])
 
     def _text(self, prompt: str) -> str:
         """The chat template around one image and `prompt`, up to where the response starts."""

@@ -12,7 +12,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -37,7 +37,7 @@ from cwdpo.model.micro import Member
 from cwdpo.model.scored import score_members
 from cwdpo.model.scoring import Scorer
 from cwdpo.model.trial import choose_scorer
-from cwdpo.negatives.source import Part
+from cwdpo.negatives.source import Offer, Part, fault_of
 
 
 class Answers(Part):
@@ -130,16 +130,32 @@ def rejected(answer: Answer, source: str) -> Rejected:
     return Rejected(answer.text, source, mean_logp=answer.mean_logp, how=how)
 
 
-def wrong(record: Record, answers: Sequence[Answer], source: str) -> list[Rejected]:
-    """Answers to a record's question that say something, each another thing, none of them a true response."""
-    seen = {_words(text) for text in (record.chosen, *record.references)}
-    found = []
+def wrong(record: Record, answers: Sequence[Answer], source: str) -> Offer:
+    """Answers to a record's question that say something, each another thing, none of them a true response.
+
+    The others are named as dropped.
+    """
+    truth = {_words(text) for text in (record.chosen, *record.references)}
+    found: dict[tuple[str, ...], Rejected] = {}
+    dropped = []
     for one in answers:
         words = _words(one.text)
-        if one.text and words not in seen:
-            seen.add(words)
-            found.append(rejected(one, source))
-    return found
+        fault = fault_of(one.text, words in truth, words in found)
+        if fault:
+            dropped.append(fault)
+        else:
+            found[words] = rejected(one, source)
+    return Offer(tuple(found.values()), dropped=tuple(dropped))
+
+
+def beaten(record: Record, winner: str, loser: Answer, source: str) -> Offer:
+    """One answer to a record's question that lost to another one; nothing where that teaches nothing."""
+    if not winner:
+        return Offer(dropped=("empty",))
+    if alike(winner, loser.text):
+        return Offer(dropped=("both_answers_alike",))
+    found = wrong(record, [loser], source)
+    return replace(found, chosen=winner) if found.rejected else found
 
 
 def question_id(image: str, prompt: str) -> str:

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from cwdpo.data.records import Record
 from cwdpo.model.decoding import Decoding
-from cwdpo.negatives.answers import Answers, AnswersOf, alike, wrong
+from cwdpo.negatives.answers import Answers, AnswersOf, beaten
 from cwdpo.negatives.source import Made, Offer, Part, Source
 
 
@@ -33,6 +33,4 @@ class AugmentedImage(Source):
         """One pair, or none where both answers say the same, an answer is empty or the loser is the truth."""
         clean, noised = AnswersOf(made["clean"]), AnswersOf(made["noised"])
         for record in records:
-            winner, loser = clean.of(record)[0].text, noised.of(record)[0]
-            lost = wrong(record, [loser], self.source) if winner and not alike(winner, loser.text) else []
-            yield Offer(tuple(lost), winner) if lost else Offer()
+            yield beaten(record, clean.of(record)[0].text, noised.of(record)[0], self.source)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -29,7 +30,7 @@ class Beam(Source):
     block: int = Field(default=32, gt=0)
     """Questions answered together: the unit of sharding and resume."""
     seed: int = 0
-    """Of the draw among candidates."""
+    """Of the draw of candidates; the source's own, the same for all seeds of training and all rounds of a refresh."""
 
     def parts(self) -> Mapping[str, Part]:
         """All candidates."""
@@ -42,4 +43,5 @@ class Beam(Source):
         for record in records:
             found = wrong(record, answers.of(record), self.source)
             chance = random.Random(seed_from("beam", self.seed, record.id))
-            yield Offer(tuple(chance.sample(found, min(self.count, len(found)))))
+            drawn = chance.sample(found.rejected, min(self.count, len(found.rejected)))
+            yield replace(found, rejected=tuple(drawn))

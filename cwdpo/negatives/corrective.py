@@ -17,11 +17,11 @@ from pydantic import BeforeValidator, Field
 
 from cwdpo.base.config import Config, Neutral
 from cwdpo.base.identity import seed_from
-from cwdpo.base.lines import RowsById
 from cwdpo.data.records import Record, Rejected, Turn, dialogue_of
 from cwdpo.negatives.codebook import corrections, is_short
 from cwdpo.negatives.llm.correct import Correct, CorrectPrompt
 from cwdpo.negatives.llm.endpoint import Endpoint
+from cwdpo.negatives.llm.rows import replies_of
 from cwdpo.negatives.llm.vision_errors import described
 from cwdpo.negatives.plain import Plain
 from cwdpo.negatives.source import Made, Offer, Part, Source, named, within
@@ -78,7 +78,7 @@ class Corrective(Source):
 
     def offers(self, records: Sequence[Record], made: Made) -> Iterator[Offer]:
         """Those of `of`, each rejected response with its dialogue; without one where no reply could be used."""
-        rows = None if self.writer is None else RowsById(made["llm"] / "replies.jsonl", _replies)
+        rows = None if self.writer is None else replies_of(made["llm"])
         for record, offer in zip(records, self.of.offers(records, within(made, "of")), strict=True):
             replies = [None] * len(offer.rejected) if rows is None else rows.get(record.id, [])
             pairs = zip(offer.rejected, replies, strict=True)
@@ -99,7 +99,3 @@ class Corrective(Source):
 
 HEADING = "Look for errors of these kinds:"
 """Before the codebook in a prompt."""
-
-
-def _replies(row: Mapping[str, Any]) -> list[Mapping[str, Any] | None]:
-    return list(row["replies"])

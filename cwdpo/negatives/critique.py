@@ -3,22 +3,26 @@
 It is not made to write: "1" and "2" are scored as its answer, and the likelier one counts. So there is a verdict for
 every pair, and none depends on how an answer is parsed. Which answer comes first is drawn for each record, for models
 prefer one place. One row each in verdicts.jsonl: `{"id", "better", "first", "margin"}`; `better` and `first` are roles,
-`margin` is by how much the verdict is likelier than the other, nats. Records whose two answers are alike have no row.
+`margin` is by how much the verdict is likelier than the other, nats; both are null where the prompt with the answers
+does not fit into the model's context. Records whose two answers are alike, or of which one is empty, have no row.
 """
 
 from __future__ import annotations
 
 import random
 import re
-from collections.abc import Mapping
+from array import array
+from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, overload
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from cwdpo.base.config import Config
 from cwdpo.base.context import Blocks, StageContext
+from cwdpo.base.errors import name_valid
 from cwdpo.base.identity import seed_from
 from cwdpo.data.ahead import ahead
 from cwdpo.data.encoding import Collator
@@ -36,11 +40,43 @@ from cwdpo.negatives.source import Part
 VERDICTS = ("1", "2")
 PLACES = ("question", "truth", "first", "second")
 """What a prompt may name in braces; the last two it must."""
+UNASKED = ""
+"""Stands for a prompt that does not fit: all ranks then score as many, and this score says nothing."""
 
 
 def shipped_prompt() -> str:
     """The content of `critique.txt`: three visual criteria and two examples."""
     return Path(__file__).with_name("critique.txt").read_text(encoding="utf-8").strip()
+
+
+def _text(value: object) -> object:
+    """The text of a prompt: a file's, where the setting ends in .txt and shows no answer itself."""
+    if not isinstance(value, str) or "{" in value or not value.endswith(".txt"):
+        return value
+    try:
+        return Path(value).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _names_both(prompt: str) -> str:
+    """Refuse a prompt that names what nothing fills in, or that does not show both answers."""
+    named = re.findall(r"\{(\w+)\}", prompt)
+    for name in named:
+        if name not in PLACES:
+            raise ValueError(f"the prompt names {name_valid(name, PLACES)}, each in braces")
+    missing = [f"{{{name}}}" for name in PLACES[2:] if name not in named]
+    if missing:
+        places = ", ".join(f"{{{name}}}" for name in PLACES)
+        raise ValueError(
+            f"the prompt does not say where {' and '.join(missing)} stand; valid: a text with {places}, of which it"
+            " needs the last two, or a file that ends in .txt"
+        )
+    return prompt
+
+
+CritiquePrompt = Annotated[str, BeforeValidator(_text), AfterValidator(_names_both)]
+"""The text that is asked, or a .txt file with it: what counts is the text."""
 
 
 class Critique(Part):
@@ -53,20 +89,12 @@ class Critique(Part):
     """The first answer of it is compared."""
     sampled: Answers
     """With the first one of this."""
-    prompt: str = Field(default_factory=shipped_prompt)
+    prompt: CritiquePrompt = Field(default_factory=shipped_prompt)
     """What the policy is asked, with {first} and {second}, and {question} and {truth} where it is to see them."""
     seed: int = 0
     """Of which answer comes first."""
     block: int = Field(default=32, gt=0)
     """Records judged together: the unit of sharding and resume."""
-
-    @field_validator("prompt")
-    @classmethod
-    def _names_both(cls, prompt: str) -> str:
-        missing = [f"{{{name}}}" for name in PLACES[2:] if f"{{{name}}}" not in prompt]
-        if missing:
-            raise ValueError(f"the prompt does not say where {' and '.join(missing)} stand")
-        return prompt
 
     def parts(self) -> Mapping[str, Part]:
         """Both answers."""
@@ -94,6 +122,42 @@ Compared = tuple[Record, Mapping[str, str]]
 """A record and the texts of its answers by role."""
 
 
+class Pairs(Sequence[Compared]):
+    """Records whose two answers differ and say something, read when they are asked for; 8 bytes each are held.
+
+    Args:
+        answers: by role.
+    """
+
+    def __init__(self, records: Sequence[Record], answers: Mapping[str, AnswersOf]) -> None:
+        self._records, self._answers = records, answers
+        differ = (place for place, record in enumerate(records) if _differ(*self._texts(record).values()))
+        self._places = array("q", differ)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, number: int) -> Compared: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[Compared]: ...
+    def __getitem__(self, number: int | slice) -> Compared | list[Compared]:
+        if isinstance(number, slice):
+            return [self._at(place) for place in self._places[number]]
+        return self._at(self._places[number])
+
+    def _at(self, place: int) -> Compared:
+        record = self._records[place]
+        return record, self._texts(record)
+
+    def _texts(self, record: Record) -> dict[str, str]:
+        return {role: own.of(record)[0].text for role, own in self._answers.items()}
+
+
+def _differ(one: str, other: str) -> bool:
+    return bool(one and other) and not alike(one, other)
+
+
 class CritiqueSpec(Config):
     """The policy and the records are parents."""
 
@@ -103,21 +167,12 @@ class CritiqueSpec(Config):
 
 
 def run(context: StageContext) -> None:
-    """Write verdicts.jsonl and settings.json.
-
-    Raises:
-        DataError: a prompt with its answers does not fit into the model's context; found before anything is judged.
-    """
+    """Write verdicts.jsonl and settings.json."""
     spec: CritiqueSpec = context.spec
     part = spec.part
     answers = {role: AnswersOf(context.inputs[role]) for role in part.parts()}
-    compared: list[Compared] = [
-        (record, texts)
-        for record in open_records(context.inputs["pairs"] / "records.jsonl", spec.portion)
-        for texts in [{role: own.of(record)[0].text for role, own in answers.items()}]
-        if all(texts.values()) and not alike(*texts.values())
-    ]
-    blocks = Blocks(context, compared, part.block)
+    records = open_records(context.inputs["pairs"] / "records.jsonl", spec.portion)
+    blocks = Blocks(context, Pairs(records, answers), part.block)
     blocks.keep("settings.json", {"prompt": part.prompt, "dtype": spec.policy.dtype})
     if pending_of(blocks):
         _judge(context, blocks)
@@ -133,13 +188,14 @@ def _judge(context: StageContext, blocks: Blocks[Compared]) -> None:
 
     def sample(item: Compared) -> Sample:
         record, texts = item
-        return Sample(record.id, record.image_id, record.image, part.asked(record, texts), *VERDICTS[:1], VERDICTS[1:])
+        first, second = VERDICTS
+        asked = Sample(record.id, record.image_id, record.image, part.asked(record, texts), first, (second,))
+        return asked if collator.fits(asked, VERDICTS) else replace(asked, prompt=UNASKED)
 
     def member(item: Compared) -> Member:
         asked = sample(item)
         return Member(asked, [collator.group(asked, VERDICTS)])
 
-    collator.check_prompts(map(sample, blocks.items), max(len(collator.response_ids(text)) for text in VERDICTS))
     examples = list(map(sample, blocks.members(0)[:8]))
     scorer = choose_scorer(
         context, replica.model, collator.pad, examples, lambda one: [collator.group(one, VERDICTS)],
@@ -150,15 +206,17 @@ def _judge(context: StageContext, blocks: Blocks[Compared]) -> None:
         for (index, writes), members in turns:
             found = score_members(context, replica.lockstep, scorer, members, blocks.length(0))
             rows = [
-                _row(part.order(record), record, [logp for logp, _ in own])
-                for (record, _), own in zip(blocks.members(index), found, strict=True)
+                _row(part.order(record), one.sample, [logp for logp, _ in own])
+                for (record, _), one, own in zip(blocks.members(index), members, found, strict=True)
             ]
             if writes:
                 blocks.write(index, rows)
 
 
-def _row(order: list[str], record: Record, logps: list[float]) -> dict[str, Any]:
+def _row(order: list[str], asked: Sample, logps: list[float]) -> dict[str, Any]:
     """A verdict; between equals the answer that came first."""
+    if asked.prompt == UNASKED:
+        return {"id": asked.id, "better": None, "first": order[0], "margin": None}
     better = int(logps[1] > logps[0])
     margin = abs(logps[1] - logps[0])
-    return {"id": record.id, "better": order[better], "first": order[0], "margin": margin}
+    return {"id": asked.id, "better": order[better], "first": order[0], "margin": margin}

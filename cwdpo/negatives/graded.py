@@ -13,7 +13,7 @@ from cwdpo.data.records import Record, Rejected
 from cwdpo.negatives.dataset import Dataset
 from cwdpo.negatives.plain import Plain
 from cwdpo.negatives.rule import Perturb
-from cwdpo.negatives.source import Made, Offer, Part, Source, named, within
+from cwdpo.negatives.source import Made, Offer, Part, Source, all_named, within
 
 
 class Grades(Config):
@@ -39,16 +39,14 @@ class Graded(Source):
 
     def parts(self) -> Mapping[str, Part]:
         """Those of the three sources."""
-        found: dict[str, Part] = {}
-        for grade, negatives in self.of:
-            found |= named(grade, negatives.parts())
-        return found
+        return all_named(dict(self.of))
 
     def offers(self, records: Sequence[Record], made: Made) -> Iterator[Offer]:
         """Those of the three sources, hard ones first."""
         sources = [_graded(grade, negatives.offers(records, within(made, grade))) for grade, negatives in self.of]
         for record, *offers in zip(records, *sources, strict=True):
-            yield Offer(_complete(record, [offer.rejected for offer in offers]))
+            dropped = tuple(reason for offer in offers for reason in offer.dropped)
+            yield Offer(_complete(record, [offer.rejected for offer in offers]), dropped=dropped)
 
 
 def _complete(record: Record, grades: Sequence[Sequence[Rejected]]) -> tuple[Rejected, ...]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain, repeat
 from typing import Annotated, ClassVar, Literal
 
@@ -13,8 +15,12 @@ from cwdpo.base.config import Config, Neutral
 from cwdpo.base.identity import seed_from
 from cwdpo.data.records import Record
 from cwdpo.negatives.plain import Plain
-from cwdpo.negatives.source import Made, Offer, Part, Source, named, within
+from cwdpo.negatives.source import Made, Offer, Part, Source, all_named, usable, within
 from cwdpo.objectives.supply import Supply
+
+
+TAKEN = ("adapter", "images", "model", "negatives", "pairs", "share")
+"""What no source can be called: it has a meaning of its own among the inputs of a stage."""
 
 
 class Fraction(Config):
@@ -30,16 +36,27 @@ class Mixed(Source):
     """Each record has its rejected responses from one source; how many records each serves is exact over the portion.
 
     Which ones is drawn by seed. Only records that a source has nothing for can shift the fractions, and only where the
-    others do not make up for them; the summary says what they have become.
+    others do not make up for them; the summary says how many records each has served (`served`), and each rejected
+    response by which it was (`how.part`).
     """
 
     source: Literal["mixed"]
     of: Mapping[str, Fraction]
-    """Name -> source and share."""
+    """Name -> source and share; a name is of lower-case letters, digits and _."""
     seed: int = 0
-    """Of who serves which record."""
+    """Of who serves which record; the source's own, the same for all seeds of training and all rounds of a refresh."""
 
     makes: ClassVar[Mapping[Supply, str]] = {}
+
+    @model_validator(mode="after")
+    def _have_names(self) -> Mixed:
+        for name in self.of:
+            if name in TAKEN or not re.fullmatch("[a-z][a-z0-9_]*", name):
+                raise ValueError(
+                    f"of: '{name}' cannot be the name of a source; valid: lower-case letters, digits and _, a letter"
+                    f" first, but not {', '.join(TAKEN)}"
+                )
+        return self
 
     @model_validator(mode="after")
     def _fill_a_whole(self) -> Mixed:
@@ -54,9 +71,8 @@ class Mixed(Source):
         return self
 
     def __hash__(self) -> int:
-        return hash(
-            (self.seed, frozenset(self.of.items()))
-        )  # settings are looked up by value, and a mapping has no hash
+        """Of the value: settings are looked up by it, and a mapping has none."""
+        return hash((self.seed, frozenset(self.of.items())))
 
     @property
     def shares(self) -> dict[str, float]:
@@ -67,10 +83,7 @@ class Mixed(Source):
 
     def parts(self) -> Mapping[str, Part]:
         """Those of every source that serves any record."""
-        found: dict[str, Part] = {}
-        for name in self.shares:
-            found |= named(name, self.of[name].negatives.parts())
-        return found
+        return all_named({name: self.of[name].negatives for name in self.shares})
 
     def provides(self, by_data: frozenset[Supply]) -> frozenset[Supply]:
         """What all of its sources do."""
@@ -78,20 +91,43 @@ class Mixed(Source):
 
     def offers(self, records: Sequence[Record], made: Made) -> Iterator[Offer]:
         """That of the source that serves the record."""
+        return self.offers_for(frozenset(), records, made)
+
+    def offers_for(self, requires: frozenset[Supply], records: Sequence[Record], made: Made) -> Iterator[Offer]:
+        """The same; a source serves only records for which it has something that comes with all of `requires`.
+
+        Every source is gone through twice, so that no offer is held: who has something, then what is taken of it.
+        """
+        kinds: dict[frozenset[str], frozenset[str]] = {}
+        names = (_serving(record, offers, requires) for record, offers in self._offered(records, made))
+        able = [kinds.setdefault(found, found) for found in names]
+        served = serve([record.id for record in records], able, self.shares, self.seed)
+        for (record, offers), name in zip(self._offered(records, made), served, strict=True):
+            yield _served_by(name, offers[name]) if name else _nothing(record, offers, requires)
+
+    def _offered(self, records: Sequence[Record], made: Made) -> Iterator[tuple[Record, dict[str, Offer]]]:
+        """Each record with what every source offers."""
         sources = {name: self.of[name].negatives.offers(records, within(made, name)) for name in self.shares}
-        found = [dict(zip(sources, offers, strict=True)) for offers in zip(*sources.values(), strict=True)]
-        usable = [_usable(record, offers) for record, offers in zip(records, found, strict=True)]
-        served = serve([record.id for record in records], usable, self.shares, self.seed)
-        for offers, name in zip(found, served, strict=True):
-            yield offers[name] if name else Offer()
+        for record, *offers in zip(records, *sources.values(), strict=True):
+            yield record, dict(zip(sources, offers, strict=True))
 
 
-def _usable(record: Record, offers: Mapping[str, Offer]) -> frozenset[str]:
-    """Names of the sources that offer a record anything but the truth."""
-    truth = {record.chosen, *record.references}
-    return frozenset(
-        name for name, offer in offers.items() if any(item.text and item.text not in truth for item in offer.rejected)
-    )
+def _serving(record: Record, offers: Mapping[str, Offer], requires: frozenset[Supply]) -> frozenset[str]:
+    """Names of the sources that offer a record something that can be used."""
+    return frozenset(name for name, offer in offers.items() if usable(record, offer, requires, Counter()))
+
+
+def _served_by(name: str, offer: Offer) -> Offer:
+    rejected = (replace(item, how={**item.how, "part": name}) for item in offer.rejected)
+    return replace(offer, rejected=tuple(rejected))
+
+
+def _nothing(record: Record, offers: Mapping[str, Offer], requires: frozenset[Supply]) -> Offer:
+    """Nothing, and why no source has anything."""
+    faults = Counter(reason for offer in offers.values() for reason in offer.dropped)
+    for offer in offers.values():
+        usable(record, offer, requires, faults)
+    return Offer(dropped=tuple(faults.elements()))
 
 
 def serve(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
@@ -97,15 +97,21 @@ def _rejected(records: Sequence[Record]) -> dict[str, Any] | None:
 # ---- what rules can edit
 
 
-def perturbs_in(config: Config) -> Iterator[Perturb]:
+def perturbs_in(value: object) -> Iterator[Perturb]:
     """Every source by rule inside a source of rejected responses, itself included."""
-    if isinstance(config, Perturb):
-        yield config
-    for name in type(config).model_fields:
-        value = getattr(config, name)
-        for item in value if isinstance(value, tuple) else (value,):
-            if isinstance(item, Config):
-                yield from perturbs_in(item)
+    if isinstance(value, Perturb):
+        yield value
+    for item in _inside(value):
+        yield from perturbs_in(item)
+
+
+def _inside(value: object) -> Iterable[object]:
+    """Values of a configuration's fields, or members of what a field may hold."""
+    if isinstance(value, Config):
+        return [getattr(value, name) for name in type(value).model_fields]
+    if isinstance(value, Mapping):
+        return value.values()
+    return value if isinstance(value, tuple) else ()
 
 
 def edited(records: Sequence[Record], portion: Literal["stage1", "stage2"], source: Perturb) -> Mapping[str, Any]:

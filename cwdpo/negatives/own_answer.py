@@ -30,4 +30,4 @@ class OwnAnswer(Source):
         """One answer, or none where it is right."""
         answers = AnswersOf(made["answers"])
         for record in records:
-            yield Offer(tuple(wrong(record, answers.of(record), self.source)))
+            yield wrong(record, answers.of(record), self.source)

@@ -9,12 +9,12 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from cwdpo.base.config import Neutral
-from cwdpo.base.lines import RowsById
 from cwdpo.data.records import Record, Rejected, scores_of
 from cwdpo.model.decoding import Decoding
-from cwdpo.negatives.answers import Answers, AnswersOf, rejected
+from cwdpo.negatives.answers import Answer, Answers, AnswersOf, rejected
 from cwdpo.negatives.llm.endpoint import Endpoint
 from cwdpo.negatives.llm.revise import Revise, RevisePrompt
+from cwdpo.negatives.llm.rows import replies_of
 from cwdpo.negatives.source import Made, Offer, Part, Source
 from cwdpo.objectives.supply import Supply
 
@@ -49,16 +49,12 @@ class Revised(Source):
 
     def offers(self, records: Sequence[Record], made: Made) -> Iterator[Offer]:
         """The answers that were corrected; none where the answer is right or no reply could be used."""
-        answers, rows = AnswersOf(made["answers"]), RowsById(made["llm"] / "replies.jsonl", _replies)
+        answers, rows = AnswersOf(made["answers"]), replies_of(made["llm"])
         for record in records:
             pairs = zip(answers.of(record), rows[record.id], strict=True)
             yield Offer(tuple(self._rejected(answer, reply) for answer, reply in pairs if reply))
 
-    def _rejected(self, answer: Any, reply: Mapping[str, Any]) -> Rejected:
+    def _rejected(self, answer: Answer, reply: Mapping[str, Any]) -> Rejected:
         own = rejected(answer, "own_answer")
         how = {**own.how, "model": self.endpoint.model}
         return replace(own, revised=reply["revised"], scores=scores_of(reply["scores"]), how=how)
-
-
-def _replies(row: Mapping[str, Any]) -> list[Mapping[str, Any] | None]:
-    return list(row["replies"])

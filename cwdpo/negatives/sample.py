@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -32,7 +32,7 @@ class Sampled(Source):
     block: int = Field(default=32, gt=0)
     """Questions answered together: the unit of sharding and resume."""
     seed: int = 0
-    """Of the draws."""
+    """Of the draws; the source's own, the same for all seeds of training and all rounds of a refresh."""
 
     def parts(self) -> Mapping[str, Part]:
         """All draws."""
@@ -45,4 +45,5 @@ class Sampled(Source):
         """The first draws that are not the truth."""
         answers = AnswersOf(made["answers"])
         for record in records:
-            yield Offer(tuple(islice(wrong(record, answers.of(record), self.source), self.count)))
+            found = wrong(record, answers.of(record), self.source)
+            yield replace(found, rejected=found.rejected[: self.count])

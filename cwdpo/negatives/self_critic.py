@@ -11,8 +11,8 @@ from pydantic import Field
 from cwdpo.base.lines import RowsById
 from cwdpo.data.records import Record
 from cwdpo.model.decoding import Decoding
-from cwdpo.negatives.answers import Answer, Answers, AnswersOf, wrong
-from cwdpo.negatives.critique import Critique, shipped_prompt
+from cwdpo.negatives.answers import Answer, Answers, AnswersOf, beaten
+from cwdpo.negatives.critique import Critique, CritiquePrompt, shipped_prompt
 from cwdpo.negatives.source import Made, Offer, Part, Source
 
 
@@ -24,14 +24,16 @@ class SelfCritic(Source):
     """Of the sampled answer."""
     top_p: float = Field(default=0.9, gt=0, le=1)
     """Of the sampled answer."""
-    prompt: str = Field(default_factory=shipped_prompt)
-    """What the policy is asked: see `negatives/critique.txt`; {first}, {second}, {question}, {truth} are filled in."""
+    prompt: CritiquePrompt = Field(default_factory=shipped_prompt)
+    """What the policy is asked, or a .txt file with it: see `negatives/critique.txt`; {first} and {second} must be in
+    it, {question} and {truth} may, and are filled in."""
     max_new_tokens: int = Field(default=64, gt=0)
     """Longest answer, end-of-turn included."""
     block: int = Field(default=32, gt=0)
     """Questions answered together: the unit of sharding and resume."""
     seed: int = 0
-    """Of the sampled answer, and of which answer is shown first."""
+    """Of the sampled answer, and of which answer is shown first; the source's own, the same for all seeds of training
+    and all rounds of a refresh."""
 
     def parts(self) -> Mapping[str, Part]:
         """Both answers and the verdicts."""
@@ -42,16 +44,19 @@ class SelfCritic(Source):
         return {**answers, "critique": critique}
 
     def offers(self, records: Sequence[Record], made: Made) -> Iterator[Offer]:
-        """One pair, or none where both answers are alike, an answer is empty or the worse one is the truth."""
+        """One pair; none where both answers are alike, one is empty, there is no verdict or the worse is the truth."""
         answers = {role: AnswersOf(made[role]) for role in ("greedy", "sampled")}
         verdicts = RowsById(made["critique"] / "verdicts.jsonl", dict)
         for record in records:
-            verdict = verdicts.get(record.id)
             own = {role: found.of(record)[0] for role, found in answers.items()}
-            yield self._offer(record, verdict, own) if verdict else Offer()
+            yield self._offer(record, verdicts.get(record.id), own)
 
-    def _offer(self, record: Record, verdict: Mapping[str, Any], answers: Mapping[str, Answer]) -> Offer:
+    def _offer(self, record: Record, verdict: Mapping[str, Any] | None, answers: Mapping[str, Answer]) -> Offer:
+        if verdict is None:  # they are alike or one is empty, and which one won does not matter
+            return beaten(record, answers["greedy"].text, answers["sampled"], self.source)
+        if verdict["better"] is None:
+            return Offer(dropped=("too_long_to_judge",))
         (worse,) = answers.keys() - {verdict["better"]}
+        found = beaten(record, answers[verdict["better"]].text, answers[worse], self.source)
         how = {"answer": worse, "margin": verdict["margin"]}
-        lost = [replace(item, how={**item.how, **how}) for item in wrong(record, [answers[worse]], self.source)]
-        return Offer(tuple(lost), answers[verdict["better"]].text) if lost else Offer()
+        return replace(found, rejected=tuple(replace(item, how={**item.how, **how}) for item in found.rejected))

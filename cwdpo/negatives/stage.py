@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from cwdpo.base import files
@@ -16,15 +16,17 @@ from cwdpo.base.lines import JsonLines, Rows
 from cwdpo.data.records import Record, Rejected, open_records, rejected_row
 from cwdpo.negatives import Negatives, makers
 from cwdpo.negatives.page import write_page
-from cwdpo.negatives.source import Offer
+from cwdpo.negatives.source import REASONS, Offer, usable
 from cwdpo.negatives.summary import Statistics
 from cwdpo.objectives.supply import SUPPLIES, Supply
 
 FROM = "from "
 """Before a source's name among the counts."""
+SERVED = "served by "
+"""Before the name that a source has inside another one."""
 
-DROPPED = ("equal_to_truth", "repeated", "empty")
-"""Why a rejected response is not kept."""
+COUNTED = ("records", "without", "negatives", "equal_to_truth", "repeated", "empty")
+"""What the summary always says."""
 
 
 class NegativesSpec(Config):
@@ -42,30 +44,39 @@ def run(context: StageContext) -> None:
     A row is `{"id", "image", "prompt", "chosen", "rejected": [{"text", "source", "grade", ...}]}`; a rejected response
     has what it comes with (`revised`, `dialogue`, `scores`), how it was made (`how`) and, where a policy made it, its
     `mean_logp`. Those that lack what is required, repeat one another, are empty or equal a reference are dropped and
-    counted. What the parts were made with is in the summary.
+    counted, with those that the source itself has dropped. What the parts were made with is in the summary, and how
+    many records each source inside another one has served (`served`).
 
     Raises:
-        DataError: no rejected response is left.
+        DataError: no rejected response is left; says why where that is known.
     """
     spec: NegativesSpec = context.spec
     records = open_records(context.inputs["pairs"] / "records.jsonl", spec.portion)
     counts, statistics = Counter[str](), Statistics()
     made = {role: folder for role, folder in context.inputs.items() if role not in ("pairs", "images")}
-    offers = spec.negatives.offers(records, made)
+    offers = spec.negatives.offers_for(frozenset(spec.requires), records, made)
     path = context.out / "negatives.jsonl"
     files.write_jsonl(path, _counted(_rows(zip(records, offers, strict=True), spec, counts), statistics))
-    sources = {key.removeprefix(FROM): count for key, count in counts.items() if key.startswith(FROM)}
-    names = ("records", "without", "negatives", *DROPPED, *(["lacking"] if spec.requires else []))
-    summary = {
-        **{name: counts[name] for name in names},
-        "sources": sources,
-        **spec.negatives.about(made),
-        "statistics": statistics.as_json(),
-    }
+    summary = {**_summary(counts, spec), **spec.negatives.about(made), "statistics": statistics.as_json()}
     files.write_json(context.out / "summary.json", summary)
     _show(context, statistics, {"source": spec.negatives.source, "stage": spec.portion, **summary})
     if counts["lacking"] > counts["negatives"]:
         print(f"most rejected responses are not used{_lacking(spec.requires, counts['lacking'])}", file=sys.stderr)
+
+
+def _summary(counts: Counter[str], spec: NegativesSpec) -> dict[str, Any]:
+    """What was counted; what is rare only where there is any."""
+    rare = [reason for reason in REASONS if reason not in COUNTED and counts[reason]]
+    served = _behind(SERVED, counts)
+    return {
+        **{name: counts[name] for name in (*COUNTED, *rare, *(["lacking"] if spec.requires else []))},
+        "sources": _behind(FROM, counts),
+        **({"served": served} if served else {}),
+    }
+
+
+def _behind(prefix: str, counts: Counter[str]) -> dict[str, int]:
+    return {key.removeprefix(prefix): count for key, count in counts.items() if key.startswith(prefix)}
 
 
 def _show(context: StageContext, statistics: Statistics, about: Mapping[str, Any]) -> None:
@@ -73,7 +84,8 @@ def _show(context: StageContext, statistics: Statistics, about: Mapping[str, Any
     lines = JsonLines(context.out / "negatives.jsonl")
     rows = Rows(lines, array("q", (start for start, _ in lines.scan())), dict[str, Any])
     title = f"Negatives '{about['source']}' of {about['stage']}"
-    counts = {key: value for key, value in about.items() if isinstance(value, int | str) or key == "sources"}
+    shown = ("sources", "served")
+    counts = {key: value for key, value in about.items() if isinstance(value, int | str) or key in shown}
     write_page(context.out / "examples.html", rows, context.inputs.get("images"), title, statistics, counts)
 
 
@@ -92,43 +104,29 @@ def _rows(
         DataError: after the last row, when there is no negative in any.
     """
     for record, offer in offered:
-        counts["records"] += 1
-        chosen = offer.chosen or record.chosen
-        complete = [item for item in offer.rejected if item.supplies.issuperset(spec.requires)]
-        counts["lacking"] += len(offer.rejected) - len(complete)
-        kept = _wrong({chosen, record.chosen, *record.references}, complete, counts)
-        counts["without"] += not kept
-        counts["negatives"] += len(kept)
-        counts.update(f"{FROM}{item.source}" for item in kept)
+        counts.update(offer.dropped)
+        kept = usable(record, offer, frozenset(spec.requires), counts)
+        _count(kept, counts)
         yield {
-            "id": record.id, "image": record.image, "prompt": record.prompt, "chosen": chosen,
+            "id": record.id, "image": record.image, "prompt": record.prompt, "chosen": offer.chosen or record.chosen,
             "rejected": [rejected_row(item) for item in kept],
         }  # fmt: skip
     if not counts["negatives"]:
         found = f"negatives '{spec.negatives.source}' found nothing for any of {counts['records']} records"
-        raise DataError(found + (_lacking(spec.requires, counts["lacking"]) if counts["lacking"] else ""))
+        why = ", ".join(f"{counts[reason]} times {said}" for reason, said in REASONS.items() if counts[reason])
+        lacking = _lacking(spec.requires, counts["lacking"]) if counts["lacking"] else ""
+        raise DataError(found + (f": {why}" if why else "") + lacking)
+
+
+def _count(kept: Sequence[Rejected], counts: Counter[str]) -> None:
+    """Add one record with what is kept for it."""
+    counts["records"] += 1
+    counts["without"] += not kept
+    counts["negatives"] += len(kept)
+    counts.update(f"{FROM}{item.source}" for item in kept)
+    counts.update({f"{SERVED}{item.how['part']}" for item in kept if "part" in item.how})
 
 
 def _lacking(requires: Iterable[Supply], count: int) -> str:
     needs = [f"{SUPPLIES[supply]} (from {', '.join(makers(supply))})" for supply in requires]
     return f"; {count} rejected responses were left out, for training needs " + " and ".join(needs)
-
-
-def _wrong(truth: set[str], items: Iterable[Rejected], dropped: Counter[str]) -> list[Rejected]:
-    """Distinct rejected responses that are not the truth; counts the others in `dropped`."""
-    kept: dict[str, Rejected] = {}
-    for item in items:
-        fault = _fault(item.text, truth, kept)
-        if fault:
-            dropped[fault] += 1
-        else:
-            kept[item.text] = item
-    return list(kept.values())
-
-
-def _fault(text: str, truth: set[str], kept: Iterable[str]) -> str | None:
-    if not text:
-        return "empty"
-    if text in truth:
-        return "equal_to_truth"
-    return "repeated" if text in kept else None

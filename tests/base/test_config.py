@@ -55,7 +55,7 @@ def test_the_experiment_these_tests_break_is_valid() -> None:
         (
             stage2(optimisation={}),
             "grid.yaml: stage2.optimisation: unknown key 'optimisation'; did you mean 'optimization'? valid: negatives,"
-            " objective, optimization, rollouts, sft_phase",
+            " objective, optimization, refresh, rollouts, sft_phase",
         ),
         # Inside a union: the tag is no part of the path, and only the keys of the chosen member are valid.
         (
@@ -69,7 +69,7 @@ def test_the_experiment_these_tests_break_is_valid() -> None:
         ),
         (
             stage2(negatives={"source": "dataset", "kinds": ["colour"]}),
-            "grid.yaml: stage2.negatives.kinds: unknown key 'kinds'; valid: count, seed, source",
+            "grid.yaml: stage2.negatives.kinds: unknown key 'kinds'; valid: count, own, seed, source",
         ),
         # Inside a member of a union, and inside a list inside that.
         (
@@ -98,6 +98,7 @@ def test_an_unknown_key_is_answered_with_the_valid_ones(content: dict[str, Any],
     assert fault(content) == message
 
 
+DATA = "demo_world, karpathy, llava, ocrvqa, preferences, textcaps"
 SECOND = "continual_sft, cw_dpo, dpo, fixed_weight_dpo, focal_dpo, grpo, nsft, opa_dpo, ppo, v_dpo"
 """Objectives of Stage 2."""
 
@@ -113,8 +114,8 @@ SECOND = "continual_sft, cw_dpo, dpo, fixed_weight_dpo, focal_dpo, grpo, nsft, o
         (stage2(objective={"name": ["dpo"]}), "stage2.objective: unknown name '['dpo']'"),
         (stage2(objective={"beta": 1}), f"stage2.objective: needs the key 'name'; valid: {SECOND}"),
         (stage2(objective="dpo"), "stage2.objective: expected a mapping; found 'dpo'"),
-        (experiment(data={"source": "coco"}), "data: unknown source 'coco'; valid: demo_world, karpathy, preferences"),
-        (experiment(data={}), "data: needs the key 'source'; valid: demo_world, karpathy, preferences"),
+        (experiment(data={"source": "coco"}), f"data: unknown source 'coco'; valid: {DATA}"),
+        (experiment(data={}), f"data: needs the key 'source'; valid: {DATA}"),
         (
             experiment(model={"source": "tny"}),
             "model: unknown source 'tny'; did you mean 'tiny'? valid: checkpoint, tiny",
@@ -122,8 +123,9 @@ SECOND = "continual_sft, cw_dpo, dpo, fixed_weight_dpo, focal_dpo, grpo, nsft, o
         (experiment(tuning={"rank": 1}), "tuning: needs the key 'name'; valid: full, lora"),
         (experiment(benchmarks=[{}]), "benchmarks.0: needs the key 'name'; valid: captions, coco, flickr30k"),
         (
-            experiment(stage1={"negatives": {"source": "llm"}}),
-            "stage1.negatives: unknown source 'llm'; valid: corrective, dataset, perturb",
+            experiment(stage1={"negatives": {"source": "gpt"}}),
+            "stage1.negatives: unknown source 'gpt'; valid: augmented_image, beam, corrective, dataset, graded, llm,"
+            " mixed, own_answer, perturb, revised, sample, self_critic",
         ),
     ],
 )
@@ -321,6 +323,21 @@ def test_a_grid_is_cases_times_axes_times_seeds(tmp_path: Path) -> None:
     assert [cell.experiment.data.world.seed for cell in grid.cells] == [1, 1, 2, 2] * 2
     assert [cell.experiment.seed for cell in grid.cells] == [5, 6] * 4
     assert [cell.experiment.stage2 is None for cell in grid.cells] == [False] * 4 + [True] * 4
+
+
+def test_an_axis_over_a_share_is_for_the_case_that_mixes(tmp_path: Path) -> None:
+    mixed = (
+        "{source: mixed, of: {policy: {share: 0.5, negatives: {source: sample}}, data: {negatives: {source: dataset}}}}"
+    )
+    text = GRID.replace("  ours: {}", f"  ours: {{}}\n  mixed: {{stage2: {{negatives: {mixed}}}}}")
+    text = text.replace("data.world.seed: [1, 2]", "stage2.negatives.of.policy.share: [0, 0.8]").replace(
+        "[5, 6]", "[5]"
+    )
+    grid = load_grid(write_grid(tmp_path, text))
+    share = "stage2.negatives.of.policy.share"
+    assert grid.cases == ["ours", f"mixed {share}=0", f"mixed {share}=0.8", "base model"]
+    with pytest.raises(ConfigError, match=r"axes\.stage2\.negatives\.of\.polcy\.share: no case"):
+        load_grid(write_grid(tmp_path, text.replace("of.policy.share", "of.polcy.share")))
 
 
 def test_overrides_win_over_cases_but_give_no_case_a_stage(tmp_path: Path) -> None:

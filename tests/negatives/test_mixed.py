@@ -13,11 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cwdpo.base.config import validate
-from cwdpo.base.errors import ConfigError
-from cwdpo.base.files import write_jsonl
-from cwdpo.data.records import Record, Rejected
+from cwdpo.base.context import StageContext
+from cwdpo.base.errors import ConfigError, DataError
+from cwdpo.base.files import read_json, read_jsonl, write_jsonl
+from cwdpo.base.runtime import Execution, Rank
+from cwdpo.data.records import Record, Rejected, write_records
+from cwdpo.negatives import stage
 from cwdpo.negatives.answers import question_id
-from cwdpo.negatives.mixed import Mixed, quotas, serve
+from cwdpo.negatives.mixed import TAKEN, Mixed, quotas, serve
+from cwdpo.negatives.overview import perturbs_in
+from cwdpo.negatives.rule import Perturb
+from cwdpo.negatives.source import Offer
 from cwdpo.negatives.stage import NegativesSpec
 
 ALL = frozenset("abc")
@@ -214,6 +220,83 @@ def test_the_order_in_the_file_is_no_setting(tmp_path: Path) -> None:
     assert one == other
     assert hash(one) == hash(other)
     assert list(sources_of(one, records, made)) == list(sources_of(other, records, made))
+
+
+# ---- the stage
+
+
+def run(folder: Path, records: Sequence[Record], of: Mapping[str, Any], **more: Any) -> tuple[list[Any], Any]:
+    """Rows and summary, as the stage writes them."""
+    out = folder / "out"
+    out.mkdir(parents=True)
+    write_records(folder / "records.jsonl", records)
+    spec = validate(NegativesSpec, {"negatives": {"source": "mixed", "of": of}, "portion": "stage2", **more}, "x")
+    nothing = lambda *_, **__: None  # noqa: E731
+    stage.run(StageContext(spec, {"pairs": folder}, out, out, out, Rank(), Execution(), nothing, nothing))
+    return list(read_jsonl(out / "negatives.jsonl")), read_json(out / "summary.json")
+
+
+BALL, CUP = "A red ball on a table.", "A green cup on a bed."
+EDITS = {"negatives": {"source": "perturb", "of": "reference"}}
+
+
+def test_a_source_serves_only_records_for_which_it_has_what_training_requires(tmp_path: Path) -> None:
+    """Of 100 records 10 have a rejected response with a revised answer, whose quota is 50; edits all come with one."""
+    revised = [Rejected("Given.", "human", revised="Right." if number < 10 else None) for number in range(100)]
+    records = [record(n, BALL, references=(BALL, CUP), rejected=(item,)) for n, item in enumerate(revised)]
+    rows, summary = run(tmp_path, records, {"data": {**DATA, "share": 0.5}, "edits": EDITS}, requires=["revised"])
+    assert (summary["records"], summary["without"], summary["lacking"]) == (100, 0, 0)
+    assert summary["served"] == {"data": 10, "edits": 90}
+    assert all(item["revised"] for row in rows for item in row["rejected"])
+
+
+def test_the_summary_says_how_many_records_each_served_and_each_response_by_which(tmp_path: Path) -> None:
+    """Two rejected responses from the data, one by rule; one record has no edit, so the data serves 5 of 8."""
+    given = tuple(Rejected(text, "human", how={"draw": 1}) for text in ("One.", "Two."))
+    records = [record(number, BALL if number > 3 else "Lorem ipsum.", rejected=given) for number in range(8)]
+    records[3] = record(3, "Lorem ipsum.", rejected=())
+    rows, summary = run(tmp_path, records, {"data": {**DATA, "share": 0.5}, "edits": {"negatives": {"source": "perturb"}}})
+    assert summary["served"] == {"data": 4, "edits": 4}
+    assert rows[0]["rejected"][0]["how"] == {"draw": 1, "part": "data"}
+    assert {item["how"]["part"] for row in rows[4:] for item in row["rejected"]} == {"edits"}
+
+
+def test_why_no_source_has_anything_is_said(tmp_path: Path) -> None:
+    """The data's is the truth, and lacks what is required where it is not."""
+    records = [record(0, rejected=(Rejected("A red ball.", "human", revised="x"),)), record(1)]
+    with pytest.raises(DataError, match="any of 2 records: 1 times a response was the truth; 1 rejected responses were"):
+        run(tmp_path, records, {"data": DATA}, requires=["revised"])
+
+
+class Once(Perturb):
+    """Counts the offers that somebody holds."""
+
+    held: ClassVar[list[weakref.ref[Rejected]]] = []
+    most: ClassVar[list[int]] = []
+
+    def offers(self, records: Sequence[Record], made: Any) -> Iterator[Offer]:
+        for one in records:
+            item = Rejected(f"Wrong {one.id}.", "perturb")
+            self.held.append(weakref.ref(item))
+            self.most.append(sum(ref() is not None for ref in self.held))
+            yield Offer((item,))
+
+
+def test_names_of_sources_are_words_that_no_input_has(tmp_path: Path) -> None:
+    for name in (*TAKEN, "Data", "a.b", "share-1", "1st", "", "a\n"):
+        with pytest.raises(ConfigError) as caught:
+            mixed({name: DATA})
+        assert str(caught.value) == (
+            f"x: of: '{name}' cannot be the name of a source; valid: lower-case letters, digits and _, a letter first,"
+            " but not adapter, images, model, negatives, pairs, share"
+        )
+    assert mixed({"own_2": DATA}).shares == {"own_2": 1.0}
+
+
+def test_sources_by_rule_are_found_inside() -> None:
+    edits = {"source": "perturb", "kinds": ["colour"]}
+    source = mixed({"data": {**DATA, "share": 0.5}, "edits": {"negatives": edits}})
+    assert list(perturbs_in(source)) == [Perturb(source="perturb", kinds=("colour",))]
 
 
 @pytest.mark.parametrize(

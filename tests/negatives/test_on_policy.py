@@ -59,10 +59,18 @@ def answered(folder: Path, texts: Mapping[str, Sequence[str]]) -> Path:
     return folder
 
 
-def judged(folder: Path, better: Mapping[str, str]) -> Path:
-    """What a stage `critique` would have written: record -> better role."""
+def numbered(*texts: str) -> dict[str, list[str]]:
+    """One answer to each image, from 1."""
+    return {str(number): [text] for number, text in enumerate(texts, 1)}
+
+
+def judged(folder: Path, better: Mapping[str, str | None]) -> Path:
+    """What a stage `critique` would have written: record -> better role, or None where nothing was asked."""
     folder.mkdir(parents=True)
-    rows = [{"id": name, "better": role, "first": "greedy", "margin": 0.25} for name, role in better.items()]
+    rows = [
+        {"id": name, "better": role, "first": "greedy", "margin": 0.25 if role else None}
+        for name, role in better.items()
+    ]
     files.write_jsonl(folder / "verdicts.jsonl", rows)
     return folder
 
@@ -121,10 +129,12 @@ def test_another_word_number_sign_or_vowel_is_one(one: str, other: str) -> None:
 def test_wrong_answers_are_distinct_say_something_and_are_not_the_truth() -> None:
     given = ["a red ball", "", "A cat.", "THE BALL", "a cat", "A dog."]
     answers = [Answer(text, rank, text == "A dog.", -float(rank)) for rank, text in enumerate(given)]
-    assert wrong(record("1#0", references=["The ball!"]), answers, "sample") == [
+    expected = (
         Rejected("A cat.", "sample", mean_logp=-2.0, how={"rank": 2}),
         Rejected("A dog.", "sample", mean_logp=-5.0, how={"rank": 5, "truncated": True}),
-    ]
+    )
+    dropped = ("equal_to_truth", "empty", "equal_to_truth", "repeated")
+    assert wrong(record("1#0", references=["The ball!"]), answers, "sample") == Offer(expected, dropped=dropped)
 
 
 # ---- questions
@@ -227,8 +237,8 @@ def test_the_truth_beats_the_policys_own_answer(tmp_path: Path) -> None:
     found = offers_of(OwnAnswer(source="own_answer"), [record(f"{n}#0") for n in (1, 2, 3)], answers=folder)
     assert found == [
         Offer((Rejected("A cat.", "own_answer", mean_logp=-1.0, how={"rank": 0, "truncated": True}),)),
-        Offer(),
-        Offer(),
+        Offer(dropped=("equal_to_truth",)),
+        Offer(dropped=("empty",)),
     ]
 
 
@@ -250,7 +260,9 @@ def test_the_answer_to_the_noised_image_loses_against_that_to_the_clean_one(tmp_
     folders = {"clean": answered(tmp_path / "c", clean), "noised": answered(tmp_path / "n", noised)}
     found = offers_of(AugmentedImage(source="augmented_image"), [record(f"{n}#0") for n in range(1, 7)], **folders)
     loser = Rejected("A fog.", "augmented_image", mean_logp=-1.0, how={"rank": 0, "truncated": True})
-    assert found == [Offer((loser,), "A cat."), Offer(), Offer(), Offer(), Offer(), Offer((loser,), "a red ball")]
+    reasons = ("both_answers_alike", "empty", "empty", "equal_to_truth")
+    nothing = [Offer(dropped=(reason,)) for reason in reasons]
+    assert found == [Offer((loser,), "A cat."), *nothing, Offer((loser,), "a red ball")]
 
 
 @pytest.mark.parametrize("noise", [-1, 1000])
@@ -263,17 +275,22 @@ def test_noise_is_a_step_of_the_diffusion(noise: int) -> None:
 
 
 def test_the_answer_that_the_policy_finds_better_wins(tmp_path: Path) -> None:
-    """1: greedy wins. 2: the sampled one wins. 3: there is no verdict. 4: the loser is true."""
+    """1: greedy wins. 2: the sampled one wins. 3: they are alike. 4: the loser is true. 5, 6: one is empty. 7: too long.
+
+    Of 3, 5 and 6 there is no verdict, of 7 an empty one.
+    """
     made = {
-        "greedy": answered(tmp_path / "g", {"1": ["A cat."], "2": ["A cat."], "3": ["A cat."], "4": ["a red ball"]}),
-        "sampled": answered(tmp_path / "s", {"1": ["A dog."], "2": ["A dog."], "3": ["a cat"], "4": ["A dog."]}),
-        "critique": judged(tmp_path / "c", {"1#0": "greedy", "2#0": "sampled", "4#0": "sampled"}),
+        "greedy": answered(tmp_path / "g", numbered("A cat.", "A cat.", "A cat.", "a red ball", "", "A cat.", "A cat.")),
+        "sampled": answered(tmp_path / "s", numbered("A dog.", "A dog.", "a cat", "A dog.", "A dog.", "", "A dog.")),
+        "critique": judged(tmp_path / "c", {"1#0": "greedy", "2#0": "sampled", "4#0": "sampled", "7#0": None}),
     }
-    found = offers_of(SelfCritic(source="self_critic"), [record(f"{n}#0") for n in range(1, 5)], **made)
+    found = offers_of(SelfCritic(source="self_critic"), [record(f"{n}#0") for n in range(1, 8)], **made)
     how = {"rank": 0, "truncated": True, "margin": 0.25}
     dog = Rejected("A dog.", "self_critic", mean_logp=-1.0, how={**how, "answer": "sampled"})
     cat = Rejected("A cat.", "self_critic", mean_logp=-1.0, how={**how, "answer": "greedy"})
-    assert found == [Offer((dog,), "A cat."), Offer((cat,), "A dog."), Offer(), Offer()]
+    reasons = ("both_answers_alike", "equal_to_truth", "empty", "empty", "too_long_to_judge")
+    nothing = [Offer(dropped=(reason,)) for reason in reasons]
+    assert found == [Offer((dog,), "A cat."), Offer((cat,), "A dog."), *nothing]
 
 
 def test_one_critique_stands_behind_the_same_answers() -> None:
@@ -293,10 +310,10 @@ def critique(prompt: str | None = None, seed: int = 0) -> Critique:
 
 
 def test_the_prompt_shows_question_truth_and_both_answers_in_the_drawn_order() -> None:
-    part = critique("Q {question} T {truth} 1 {first} 2 {second}; {first} or {other}?")
+    part = critique("Q {question} T {truth} 1 {first} 2 {second}; {first} or { other }?")
     shown = {"greedy": "G", "sampled": "S"}
     first, second = (shown[role] for role in part.order(record("1#0")))
-    expected = f"Q {PROMPT} T {BALL} 1 {first} 2 {second}; {first} or {{other}}?"
+    expected = f"Q {PROMPT} T {BALL} 1 {first} 2 {second}; {first} or {{ other }}?"
     assert part.asked(record("1#0"), shown) == expected
 
 
@@ -318,8 +335,37 @@ def test_which_answer_comes_first_is_drawn_for_each_record_by_seed() -> None:
     ("prompt", "missing"), [("{first}", "{second}"), ("{truth}", "{first} and {second}"), ("{second}", "{first}")]
 )
 def test_a_prompt_that_does_not_show_both_is_refused(prompt: str, missing: str) -> None:
-    with pytest.raises(ConfigError, match=f"prompt: .*the prompt does not say where {missing} stand"):
+    valid = r"valid: a text with \{question\}, \{truth\}, \{first\}, \{second\}, of which it needs the last two"
+    with pytest.raises(ConfigError, match=f"prompt: .*the prompt does not say where {missing} stand; {valid}"):
         critique(prompt)
+
+
+def test_a_name_that_nothing_fills_in_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"prompt: the prompt names 'frist'; did you mean 'first'\? valid: first, "):
+        critique("{first} {second} {frist}")
+
+
+def test_the_prompt_may_be_a_file_and_its_text_is_what_counts(tmp_path: Path) -> None:
+    path = tmp_path / "critique.txt"
+    path.write_text("{first} or {second}?\n", encoding="utf-8")
+    source = validate(SelfCritic, {"source": "self_critic", "prompt": str(path)}, "x")
+    assert source == SelfCritic(source="self_critic", prompt="{first} or {second}?")
+    text = "{first} or {second}, as in a.txt"
+    assert critique(text).prompt == text, "what shows an answer is no name of a file"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        ("nowhere.txt", r"x: prompt: cannot be read: No such file or directory; found 'nowhere\.txt'"),
+        ("{first}, {second} {anser}", r"x: prompt: the prompt names 'anser'; valid: first, question, second, truth"),
+        ("Which?", r"x: prompt: the prompt does not say where \{first\} and \{second\} stand"),
+    ],
+)
+def test_the_source_refuses_what_the_critique_would_refuse(prompt: str, message: str) -> None:
+    """`plan` reads the source, and makes its parts long after."""
+    with pytest.raises(ConfigError, match=message):
+        validate(SelfCritic, {"source": "self_critic", "prompt": prompt}, "x")
 
 
 def test_the_shipped_prompt_shows_everything_three_criteria_and_two_examples() -> None:
@@ -391,14 +437,27 @@ def test_training_sees_the_winner_that_the_source_names(tmp_path: Path) -> None:
 
 def test_a_policy_that_says_nothing_is_refused(tmp_path: Path) -> None:
     folder = answered(tmp_path / "a", {"1": [""], "2": [""]})
-    with pytest.raises(DataError, match=r"^negatives 'own_answer' found nothing for any of 2 records$"):
+    with pytest.raises(DataError, match=r"^negatives 'own_answer' .* any of 2 records: 2 times a response was empty$"):
         run(tmp_path, [record("1#0"), record("2#0")], {"source": "own_answer"}, answers=folder)
 
 
 def test_a_policy_that_is_always_right_is_refused(tmp_path: Path) -> None:
     folder = answered(tmp_path / "a", {"1": ["a red ball", "A RED BALL!"]})
-    with pytest.raises(DataError, match=r"^negatives 'sample' found nothing for any of 1 records$"):
+    with pytest.raises(DataError, match=r"^negatives 'sample' .* any of 1 records: 2 times a response was the truth$"):
         run(tmp_path, [record("1#0")], {"source": "sample"}, answers=folder)
+
+
+def test_why_a_policy_gives_nothing_is_counted_and_said(tmp_path: Path) -> None:
+    """Three clean and noised answers are alike, two are empty."""
+    clean = answered(tmp_path / "c", numbered("A cat.", "A cat.", "A cat.", "", "A cat.", "A cat."))
+    noised = answered(tmp_path / "n", numbered("a cat", "A cat", "A cat.", "A fog.", "", "A fog."))
+    records, source = [record(f"{number}#0") for number in range(1, 7)], {"source": "augmented_image"}
+    _, summary = run(tmp_path / "some", records, source, clean=clean, noised=noised)
+    assert (summary["both_answers_alike"], summary["empty"], summary["equal_to_truth"]) == (3, 2, 0)
+    assert (summary["negatives"], summary["without"]) == (1, 5)
+    expected = "for any of 5 records: 2 times a response was empty, 3 times both answers were alike"
+    with pytest.raises(DataError, match=f"{expected}$"):
+        run(tmp_path / "none", records[:5], source, clean=clean, noised=noised)
 
 
 CHINESE, ARABIC = "一只红色的球在桌子上。", "كرة حمراء على الطاولة."

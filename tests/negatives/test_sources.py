@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,36 @@ def test_the_caption_of_another_image_that_says_the_same_is_no_negative() -> Non
 def test_where_every_caption_is_equal_there_is_none() -> None:
     assert texts(rejected(Dataset(source="dataset"), [record("1#0"), record("2#0")])) == [[], []]
     assert texts(rejected(Dataset(source="dataset"), [record("1#0"), record("1#1", "A cat.")])) == [[], []]
+
+
+def test_the_answer_to_another_question_is_none_to_this_one() -> None:
+    """Two images are asked for the title; nobody else is asked about romance, and of 5 the other is the same image."""
+    asked = [("1#0", "Romance?", "No"), ("2#0", "Title?", "Naked Lunch"), ("3#0", "Title?", "Emma")]
+    asked += [("5#0", "Author?", "Woolf"), ("5#1", "Author?", "V. Woolf")]
+    records = [replace(record(name, answer), prompt=prompt) for name, prompt, answer in asked]
+    assert texts(rejected(Dataset(source="dataset"), records)) == [[], ["Emma"], ["Naked Lunch"], [], []]
+
+
+def test_drawn_captions_are_the_same_from_release_to_release() -> None:
+    """As drawn before questions were told apart: artefacts with these captions stay what they are."""
+    records = crowd()
+    found = texts(rejected(Dataset(source="dataset", count=2, seed=3), records))
+    assert found[:3] == [["Thing 5 0.", "Thing 9 1."], ["Thing 14 0.", "Thing 3 0."], ["Thing 12 1.", "Thing 9 0."]]
+
+
+def test_prompts_are_not_gone_through_where_the_data_has_its_own() -> None:
+    class Counting(list[Record]):
+        passes = 0
+
+        def __iter__(self) -> Iterator[Record]:
+            self.passes += 1
+            return super().__iter__()
+
+    records = Counting([record(f"{number}#0", rejected=["One."]) for number in range(3)])
+    rejected(Dataset(source="dataset"), records)
+    assert records.passes == 1
+    rejected(Dataset(source="dataset", own=False), records)
+    assert records.passes == 3
 
 
 def test_drawn_captions_follow_the_seed_and_differ_between_records() -> None:

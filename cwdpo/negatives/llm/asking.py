@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 
 from cwdpo.base.context import StageContext
-from cwdpo.base.errors import ConfigError, Interrupted, NotAvailable
+from cwdpo.base.errors import ConfigError, CwdpoError, DataError, Interrupted, NotAvailable
 from cwdpo.negatives.llm.client import Client, Refused
 from cwdpo.negatives.llm.replies import Replies, Reply, Request
 from cwdpo.negatives.llm.spending import Spending
@@ -23,10 +24,23 @@ REPORT_SECONDS = 2.0
 REFUSALS = 10
 """Requests refused, with no other taken, after which it is not the requests that are wrong."""
 TOO_MUCH = "refused by the endpoint"
+FOLDER = "llm"
+"""Of the cache: where replies are kept."""
+UNUSABLE = 50
+"""Different questions of which nothing could be used, with no other settled, after which it asks no more."""
+WINDOW = 1000
+"""Records that may be settled beyond the next one to hand over: all that is held of them."""
+
+Take = Callable[[int, Sequence[Settled]], None]
+"""Is given the number of a record, and how its questions ended."""
 
 
 class _Enough(Exception):
     """Nothing more may be asked."""
+
+
+class _Fruitless(Exception):
+    """Nothing can be used of what the endpoint says."""
 
 
 class Asking:
@@ -34,35 +48,57 @@ class Asking:
 
     Attributes:
         counts: replies asked for, found and refused; records settled.
-        refusal: what the endpoint said when it last refused a request.
     """
 
     def __init__(self, context: StageContext, task: Task, replies: Replies) -> None:
         self._context, self._task, self._replies = context, task, replies
         self.spending = Spending(task.endpoint)
         self.counts = Counter[str]()
-        self.refusal = ""
-        self._settled: list[list[Settled]] = []
+        self._total = self._next = 0
+        self._ahead: dict[int, list[Settled]] = {}
+        self._fruitful = False
+        self._failed: dict[str, Settled] = {}
+        self._refusal = ""
         self._closing = False
         self._flying: dict[str, asyncio.Task[Reply]] = {}
         self._used: set[str] = set()
         self._client: Client | None = None
         self._reported = 0.0
 
-    def all(self, questions: Iterable[Sequence[Question | str]], total: int) -> list[list[Settled]]:
-        """How every question of each record ended, in order.
+    def all(self, questions: Iterable[Sequence[Question | str]], total: int, take: Take) -> None:
+        """Settle every question of each record.
 
         Args:
             total: how many records there are.
+            take: called for each record, in order.
 
         Raises:
             Interrupted: a signal asked to stop; replies are kept.
             NotAvailable: the budget is used up, or the endpoint cannot be used.
             ConfigError: the endpoint takes none of the requests.
+            DataError: of none of the first `UNUSABLE` questions anything could be used.
         """
-        self._settled = [[] for _ in range(total)]
-        asyncio.run(self._all(enumerate(questions)))
-        return self._settled
+        self._total, self._take = total, take
+        with suppress(_Fruitless):
+            asyncio.run(self._all(enumerate(questions)))
+            return
+        reasons = Counter(one.reason for one in self._failed.values())
+        raise self.nothing_usable(reasons, next(iter(self._failed.values())).said)
+
+    def nothing_usable(self, reasons: Mapping[str, int], said: str) -> CwdpoError:
+        """The error that says so; what is kept of the questions is dropped where the endpoint may be to blame.
+
+        Args:
+            reasons: how many questions ended so.
+            said: the beginning of a reply.
+        """
+        why = ", ".join(f"{reason} ({count})" for reason, count in sorted(reasons.items()))
+        dropped = 0 if self._fruitful else self._replies.drop(self._used)
+        kept = f"{self._context.cache / FOLDER} keeps none of {dropped} replies: the same command asks again"
+        after = f"; {kept}" if dropped else ""
+        if self._refusal:
+            return ConfigError(f"nothing could be used: {why}; the last refusal: {self._refusal}{after}")
+        return DataError(f"nothing could be used of what the endpoint said: {why}; such as {said!r}{after}")
 
     async def _all(self, questions: Iterator[tuple[int, Sequence[Question | str]]]) -> None:
         workers = [asyncio.create_task(self._work(questions)) for _ in range(self._task.endpoint.concurrency)]
@@ -101,26 +137,50 @@ class Asking:
     async def _work(self, questions: Iterator[tuple[int, Sequence[Question | str]]]) -> None:
         """Settle the questions of one record after the other, as long as there are any for all workers."""
         for index, own in questions:
+            while index >= self._next + WINDOW and not self._closing:
+                await asyncio.sleep(LOOK_SECONDS)
             try:
-                self._settled[index] = [await self._settle(question) for question in own]
+                settled = [await self._settle(question) for question in own]
             except _Enough:
                 return
             self.counts["records"] += 1
+            self._hand_over(index, settled)
             self._report(REPORT_SECONDS)
             await asyncio.sleep(0)  # where all is kept nothing else lets the others, and a signal, through
+
+    def _hand_over(self, index: int, settled: list[Settled]) -> None:
+        """Now if it is the next record, and those that waited for it."""
+        self._ahead[index] = settled
+        while self._next in self._ahead:
+            self._take(self._next, self._ahead.pop(self._next))
+            self._next += 1
 
     async def _settle(self, question: Question | str) -> Settled:
         if isinstance(question, str):
             return Settled(None, question, asked=False)
         images = self._context.inputs.get("images", self._context.out)
         replies: list[Reply] = []
+        first = ""
         while isinstance(step := self._task.next_step(question, replies, images), Request):
+            first = first or step.digest
             try:
                 replies.append(await self._reply(step))
             except Refused as error:
                 self._count_refusal(str(error))
-                return Settled(None, TOO_MUCH, len(replies))
+                step = Settled(None, TOO_MUCH, len(replies), sound=False)
+                break
+        self._weigh(first, step)
         return step
+
+    def _weigh(self, request: str, settled: Settled) -> None:
+        """Raise `_Fruitless` when many questions failed and none did not; `request` is the first one."""
+        if settled.sound:
+            self._fruitful = True
+            self._failed.clear()
+        elif not self._fruitful:
+            self._failed[request] = settled
+            if len(self._failed) >= UNUSABLE:
+                raise _Fruitless
 
     async def _reply(self, request: Request) -> Reply:
         """From what is kept, from a call under way for an equal request, or from a new call."""
@@ -128,30 +188,34 @@ class Asking:
         reply = self._replies.get(request)
         if reply is not None or name in self._flying:
             self.counts["cached"] += 1
-        if reply is None:
-            if name not in self._flying:
-                self._flying[name] = asyncio.create_task(self._asked(request))
-                self._flying[name].add_done_callback(lambda _: self._flying.pop(name))
-            reply = await self._flying[name]
+        if reply is not None:
+            self._use(name, reply)
+            return reply
+        if name not in self._flying:
+            self._flying[name] = asyncio.create_task(self._asked(request))
+            self._flying[name].add_done_callback(lambda _: self._flying.pop(name))
+        return await self._flying[name]
+
+    def _use(self, name: str, reply: Reply) -> None:
         if name not in self._used:
             self._used.add(name)
             self.spending.add(reply)
-        return reply
 
     async def _asked(self, request: Request) -> Reply:
         if self._closing or self.spending.over():
             self._closing = True
             raise _Enough
-        self._client = self._client or Client(self._task.endpoint)
+        self._client = self._client or Client(self._task.endpoint, self._context.event)
         reply = await self._client.ask(request)
         self._replies.put(request, reply)
+        self._use(request.digest, reply)
         self.counts["asked"] += 1
         return reply
 
     def _count_refusal(self, why: str) -> None:
         """Raise `ConfigError` when requests are refused from the start: then it is the model or the settings."""
         self.counts["refused"] += 1
-        self.refusal = why
+        self._refusal = why
         if self.counts["refused"] >= REFUSALS and not self.counts["asked"] + self.counts["cached"]:
             raise ConfigError(f"{REFUSALS} requests were refused and none was taken; the last one: {why}")
 
@@ -161,4 +225,4 @@ class Asking:
         if now - self._reported >= every:
             self._reported = now
             self._context.check()
-            self._context.event("progress", done=self.counts["records"], total=len(self._settled))
+            self._context.event("progress", done=self.counts["records"], total=self._total)

@@ -8,15 +8,16 @@ from __future__ import annotations
 import logging
 import os
 import random
+import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
 from cwdpo.base.errors import ConfigError, CwdpoError, NotAvailable
-from cwdpo.negatives.llm.endpoint import Endpoint
+from cwdpo.negatives.llm.endpoint import Endpoint, check_address
 from cwdpo.negatives.llm.replies import Reply, Request
 
 if TYPE_CHECKING:
@@ -27,10 +28,14 @@ LONGEST_PAUSE = 60.0
 """Seconds between two tries, where the endpoint does not ask for more."""
 STRANGE = 3
 """Tries after which an endpoint that has never answered as chat completions do is given up, whatever the patience."""
+NAMELESS = 60.0
+"""Seconds after which a host whose name has never been known here is given up, whatever the patience."""
 SAID_EVERY = 60.0
-"""Seconds between two lines that say that it does not answer."""
+"""Seconds between two lines, and two events, that say that it does not answer."""
 SHOWN = 300
 """Characters of a server's message that are shown."""
+SECRET = 16
+"""Length from which on a key is looked for in replies, too: a shorter one is no secret, but may be a word of them."""
 
 
 class Refused(Exception):
@@ -38,11 +43,17 @@ class Refused(Exception):
 
 
 class _Unwell(Exception):
-    """The endpoint could not answer now; `after` is how many seconds it asks to be left alone."""
+    """The endpoint could not answer now.
 
-    def __init__(self, why: str, after: float | None = None, strange: bool = False) -> None:
+    Attributes:
+        after: how many seconds it asks to be left alone.
+        strange: it answered otherwise than chat completions do.
+        nameless: nobody knows its host name.
+    """
+
+    def __init__(self, why: str, after: float | None = None, strange: bool = False, nameless: bool = False) -> None:
         super().__init__(why)
-        self.after, self.strange = after, strange
+        self.after, self.strange, self.nameless = after, strange, nameless
 
 
 class _Message(BaseModel):
@@ -82,25 +93,50 @@ def key_of(endpoint: Endpoint) -> str:
     """
     key = os.environ.get(endpoint.key, "").strip()
     if not key and endpoint.base_url is None:
-        raise NotAvailable(f"the environment variable {endpoint.key} is not set here; it holds the key of the endpoint")
+        raise NotAvailable(
+            f"the environment variable {endpoint.key} is not set here; it holds the key of the endpoint; jobs in a "
+            f"container get it where `container: {{variables: [{endpoint.key}]}}` of the cluster profile names it "
+            "(not in `environment`, whose values are written to files)"
+        )
     if not (key.isascii() and key.isprintable()):
         raise NotAvailable(f"the environment variable {endpoint.key} holds characters that no key has")
     return key
 
 
-class Client:
-    """Calls to one endpoint."""
+def address_of(endpoint: Endpoint) -> str | None:
+    """Where it lies: what is set, else what OPENAI_BASE_URL names; None is OpenAI.
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    Raises:
+        NotAvailable: the variable holds no address, or one with a secret in it.
+    """
+    address = endpoint.base_url or os.environ.get("OPENAI_BASE_URL", "").strip() or None
+    if address is not None:
+        try:
+            check_address(address, "the environment variable OPENAI_BASE_URL")
+        except ValueError as error:
+            raise NotAvailable(str(error)) from None
+    return address
+
+
+class Client:
+    """Calls to one endpoint.
+
+    Args:
+        event: reports, now and then, that it does not answer; see `StageContext`.
+    """
+
+    def __init__(self, endpoint: Endpoint, event: Callable[..., None]) -> None:
         from openai import AsyncOpenAI
 
         logging.getLogger("httpx2").setLevel(logging.WARNING)  # a line a call
         self.endpoint = endpoint
         self._key = key_of(endpoint)
+        self._event = event
         self._openai = AsyncOpenAI(
-            api_key=self._key or "none", base_url=endpoint.base_url, timeout=endpoint.timeout, max_retries=0
+            api_key=self._key or "none", base_url=address_of(endpoint), timeout=endpoint.timeout, max_retries=0
         )
         self._takes_schema: bool | None = None
+        self._named = False
         self._said = -SAID_EVERY
 
     async def close(self) -> None:
@@ -132,10 +168,15 @@ class Client:
         try:
             reply: Reply = await retrying(self._reply, request)
         except _Unwell as error:
-            why = str(error)
+            failed = error
         else:
             return reply
-        raise NotAvailable(f"{self.name}: {why}; given up (endpoint.patience is {self.endpoint.patience:g} s)")
+        raise NotAvailable(f"{self.name}: {failed}; given up ({self._why_given_up(failed)})")
+
+    def _why_given_up(self, error: _Unwell) -> str:
+        if error.nameless and not self._named:
+            return "is this node online? `ask: {partition: ...}` of the cluster profile says where jobs that ask run"
+        return f"endpoint.patience is {self.endpoint.patience:g} s"
 
     def _enough(self, state: RetryCallState) -> bool:
         """Whether to give up: patience would not last to the next try, or it answers otherwise than it should."""
@@ -143,14 +184,16 @@ class Client:
         strange = isinstance(error, _Unwell) and error.strange and self._takes_schema is None
         if strange and state.attempt_number >= STRANGE:
             return True
-        return (state.seconds_since_start or 0) + state.upcoming_sleep > self.endpoint.patience
+        patience = self.endpoint.patience if self._named else min(NAMELESS, self.endpoint.patience)
+        return (state.seconds_since_start or 0) + state.upcoming_sleep > patience
 
     def _say(self, state: RetryCallState) -> None:
-        """A line now and then, not one for each try of each call."""
+        """A line and an event now and then, not one for each try of each call."""
         if state.attempt_number > 1 and time.monotonic() - self._said >= SAID_EVERY:
             self._said = time.monotonic()
             why = state.outcome.exception() if state.outcome else ""
             print(f"{self.name}: {why}; trying for {self.endpoint.patience:g} s", file=sys.stderr, flush=True)
+            self._event("waiting", model=self.endpoint.model, why=str(why), patience=self.endpoint.patience)
 
     async def _reply(self, request: Request) -> Reply:
         """One try; with the schema if the endpoint takes schemas, which shows at the first call."""
@@ -175,8 +218,10 @@ class Client:
             body = raw.http_response.content
         except APIError as error:
             failure = self._explained(error)
+            self._named = self._named or not (isinstance(failure, _Unwell) and failure.nameless)
         else:
-            return _read(body)
+            self._named = True
+            return self._read(body)
         raise failure
 
     def _arguments(self, request: Request, schema: bool) -> dict[str, Any]:
@@ -199,7 +244,8 @@ class Client:
             return self._of_status(error)
         if isinstance(error, APITimeoutError):
             return _Unwell(f"no answer within {self.endpoint.timeout:g} s")
-        return _Unwell(f"cannot be reached ({self._shown(error.__cause__ or error.message)})")
+        why = self._shown(error.__cause__ or error.message)
+        return _Unwell(f"cannot be reached ({why})", nameless=_is_nameless(error))
 
     def _of_status(self, error: APIStatusError) -> Exception:
         status, message = error.status_code, self._shown(error.response.text or error.message)
@@ -222,13 +268,21 @@ class Client:
         text = " ".join(str(message).split())
         return (text.replace(self._key, "[key]") if self._key else text)[:SHOWN]
 
+    def _read(self, body: bytes) -> Reply:
+        if len(self._key) >= SECRET:
+            body = body.replace(self._key.encode(), b"[key]")
+        try:
+            return _Completion.model_validate_json(body).reply()
+        except (ValidationError, IndexError):
+            shown = self._shown(body.decode("utf-8", "replace"))
+        raise _Unwell(f"its answer is no chat completion: {shown or 'empty'}", strange=True)
 
-def _read(body: bytes) -> Reply:
-    try:
-        return _Completion.model_validate_json(body).reply()
-    except (ValidationError, IndexError):
-        shown = " ".join(body[:SHOWN].decode("utf-8", "replace").split())
-    raise _Unwell(f"its answer is no chat completion: {shown or 'empty'}", strange=True)
+
+def _is_nameless(error: BaseException | None) -> bool:
+    """Whether an error comes of a host name that nobody knows."""
+    while error is not None and not isinstance(error, socket.gaierror):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _pause(state: RetryCallState) -> float:

@@ -67,11 +67,7 @@ class Endpoint(Config):
         if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", self.key):
             raise ValueError("key: expected the name of an environment variable, such as OPENAI_API_KEY, not a key")
         if self.base_url is not None:
-            parts = urlsplit(self.base_url)
-            if parts.scheme not in ("http", "https") or not parts.hostname:
-                raise ValueError("base_url: expected an address such as http://node7:8000/v1")
-            if parts.username or parts.password or parts.query:
-                raise ValueError("base_url: an address with a password or a query is written to files; use `key`")
+            check_address(self.base_url, "base_url")
         return self
 
     @model_validator(mode="after")
@@ -79,3 +75,23 @@ class Endpoint(Config):
         if self.budget and self.budget.cost and not self.prices:
             raise ValueError("budget.cost needs prices: {input: ..., output: ...} per million tokens")
         return self
+
+
+def check_address(address: str, name: str) -> None:
+    """Refuse an address that is none, or that holds a secret.
+
+    Args:
+        name: of the setting or variable that holds it; the message does not show the address.
+
+    Raises:
+        ValueError: it is no address of a server, or has a password, a query or a fragment.
+    """
+    try:
+        parts = urlsplit(address)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # brackets or a port that are none; its message shows a part of the address
+        usable = False
+    if not usable:
+        raise ValueError(f"{name}: expected an address such as http://node7:8000/v1") from None
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ValueError(f"{name}: an address with a password or a query is written to files; use `key`")

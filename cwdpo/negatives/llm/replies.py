@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -64,9 +64,23 @@ class Replies(AbstractContextManager["Replies"]):
         self._places: dict[bytes, tuple[int, int]] = {}
         self._file: BinaryIO | None = None
         self._reading: tuple[int, BinaryIO] | None = None
-        for path in sorted(folder.glob("*.jsonl")):
-            self._paths.append(path)
-            self._places |= {key: (len(self._paths) - 1, start) for key, start in _lines(path)}
+        self._load()
+
+    def _load(self) -> None:
+        """Find the replies that were not dropped, whichever file says so."""
+        self._paths = sorted(self._folder.glob("*.jsonl"))
+        found: list[tuple[bytes, tuple[int, int]]] = []
+        drops: list[tuple[Collection[bytes], Mapping[str, int]]] = []
+        for number, path in enumerate(self._paths):
+            for row, start in _lines(path):
+                if "dropped" in row:
+                    drops.append((set(map(_key, row["dropped"])), row["before"]))
+                else:
+                    found.append((_key(row["request"]), (number, start)))
+        names = [path.name for path in self._paths]
+        for key, (number, start) in found:
+            if not any(key in keys and start < before.get(names[number], 0) for keys, before in drops):
+                self._places[key] = (number, start)
 
     def __len__(self) -> int:
         return len(self._places)
@@ -98,13 +112,35 @@ class Replies(AbstractContextManager["Replies"]):
             StoreError: the folder cannot be written.
         """
         row = {"request": request.digest, "model": request.endpoint.model, "reply": asdict(reply)}
+        start = self._append(row)
+        self._places[_key(request.digest)] = (len(self._paths) - 1, start)
+
+    def drop(self, requests: Iterable[str]) -> int:
+        """Forget what was said to some requests, so that they are sent again; returns how many were kept.
+
+        No other process's file is changed: a line says up to which byte of each file it is to be passed over.
+
+        Args:
+            requests: their digests.
+
+        Raises:
+            StoreError: the folder cannot be written.
+        """
+        dropped = [name for name in requests if self._places.pop(_key(name), None)]
+        if dropped:
+            before = {path.name: path.stat().st_size for path in self._folder.glob("*.jsonl")}
+            self._append({"dropped": dropped, "before": before})
+        return len(dropped)
+
+    def _append(self, row: Mapping[str, Any]) -> int:
+        """Add a line that is on disk when this returns; the byte where it starts."""
         with files.writing(self._folder):
             file = self._own()
             start = file.tell()
             file.write(json.dumps(row).encode("ascii") + b"\n")
             file.flush()
             os.fsync(file.fileno())
-        self._places[_key(request.digest)] = (len(self._paths) - 1, start)
+        return start
 
     def _own(self) -> BinaryIO:
         """This process's file, made when there is something to keep."""
@@ -122,13 +158,13 @@ class Replies(AbstractContextManager["Replies"]):
             self._file.close()
 
 
-def _lines(path: Path) -> Iterator[tuple[bytes, int]]:
-    """Key of every whole line, and the byte where it starts."""
+def _lines(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
+    """Every whole line, and the byte where it starts."""
     start = 0
     with open(path, "rb") as file:
         for line in file:
             with suppress(ValueError):  # cut off
-                yield _key(json.loads(line)["request"]), start
+                yield json.loads(line), start
             start += len(line)
 
 

@@ -76,7 +76,7 @@ class Revise(Task):
         answer = question.texts["answer"]
         revised = text_of(reply.revised, "revised")
         if alike(revised, answer):
-            raise Unfit("nothing to correct", "the corrected answer is the model's answer", final=True)
+            raise Unfit("nothing to correct", "the corrected answer is the model's answer", final=True, sound=True)
         if len(reply.scores) != len(sentences(answer)):
             return {"revised": revised, "scores": [], "lacks": "scores that fit the sentences"}
         return {"revised": revised, "scores": [one.model_dump() for one in reply.scores]}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from cwdpo.data.records import Record
+from cwdpo.negatives.answers import alike
 from cwdpo.negatives.llm.prompting import Prompt, filled_by
 from cwdpo.negatives.llm.structured import Structured, Unfit, text_of
 from cwdpo.negatives.llm.task import Question, Task, truths
@@ -75,7 +75,7 @@ class Rewrite(Task):
 
     def _checked(self, record: Record, change: Change) -> str:
         text = text_of(change.text, "text")
-        if _words(text) in [_words(true) for true in (record.chosen, *record.references)]:
+        if any(alike(text, true) for true in (record.chosen, *record.references)):
             raise Unfit("same as the truth", f'"{text}" is true of the image, so it is not wrong')
         most = max(self.longest * len(record.chosen), len(record.chosen) + ROOM)
         if len(text) > most:
@@ -83,8 +83,3 @@ class Rewrite(Task):
         if change.kind.strip().lower() not in self.kinds:
             raise Unfit("unknown kind", f'"{change.kind}" is no kind; valid: {", ".join(self.kinds)}')
         return text
-
-
-def _words(text: str) -> list[str]:
-    """Words without case and punctuation; a text without any is one."""
-    return re.findall(r"\w+", text.casefold()) or [text]

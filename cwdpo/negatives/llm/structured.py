@@ -38,11 +38,12 @@ class Unfit(Exception):
         reason: one of few, for counting.
         problem: a sentence for the model.
         final: nothing is gained by asking once more.
+        sound: it is what was asked for; it says that there is nothing to use.
     """
 
-    def __init__(self, reason: str, problem: str, final: bool = False) -> None:
+    def __init__(self, reason: str, problem: str, final: bool = False, sound: bool = False) -> None:
         super().__init__(problem)
-        self.reason, self.problem, self.final = reason, problem, final
+        self.reason, self.problem, self.final, self.sound = reason, problem, final, sound
 
 
 def parse(reply: Reply, model: type[Answer]) -> Answer:

@@ -49,6 +49,7 @@ class Settled:
         replies: how many it took.
         asked: False where it needs not be asked.
         said: the beginning of the last reply, where it could not be used.
+        sound: False where the endpoint did not say what was asked for.
     """
 
     made: Mapping[str, Any] | None
@@ -56,6 +57,7 @@ class Settled:
     replies: int = 0
     asked: bool = True
     said: str = ""
+    sound: bool = True
 
 
 class Task(Part):
@@ -110,7 +112,7 @@ class Task(Part):
                 return Settled(self.made(question, parse(reply, self.reply)), replies=number)
             except Unfit as unfit:
                 if unfit.final or number > REPAIRS:
-                    return Settled(None, unfit.reason, number, said=reply.text[:SHOWN])
+                    return Settled(None, unfit.reason, number, said=reply.text[:SHOWN], sound=unfit.sound)
                 messages += [_message("assistant", reply.text or "..."), _message("user", self._repair(unfit))]
         return Request(self.endpoint, tuple(messages), schema_of(self.reply))
 
