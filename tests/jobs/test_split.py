@@ -64,22 +64,6 @@ def test_shares_put_together_are_what_one_job_writes(finished: Path, grid: Path,
     assert {f"{node.stage.name}-{node.id[:16]}" for node in shares if node.stage.name == "answers"} <= gone
 
 
-def test_a_share_that_is_lost_is_computed_again(finished: Path, grid: Path, tmp_path: Path) -> None:
-    home = copy_home(finished, tmp_path / "home")
-    succeed(submit(home, "--set", SPLIT, grid=grid))
-    expected = files_of(home, grid)
-    nodes = [node for node in plan_of(home, grid=grid).nodes if node.stage.name in ("answers", "negatives")]
-    (share, *_) = [
-        folder
-        for folder in (home / "store").glob("answers-*")
-        if folder.name not in {f"answers-{node.id[:16]}" for node in nodes}
-    ]
-    for folder in [share, *(node.artefact(Store(home)).folder for node in nodes)]:
-        shutil.rmtree(folder)
-    shown = succeed(submit(home, "--set", SPLIT, grid=grid))
-    assert files_of(home, grid) == expected, shown
-
-
 def test_each_share_is_an_element_of_its_own(finished: Path, grid: Path) -> None:
     plan = plan_of(finished, SPLIT, grid=grid)
     todo = [node for node in plan.nodes if node.stage.name == "generate"]
@@ -125,7 +109,7 @@ def test_shares_of_what_an_input_was_before_are_not_put_together(finished: Path,
     succeed(submit(home, "--set", SPLIT, "--accept-stale", grid=grid))
     assert "its blocks are computed again" not in log_of(home, "answers", grid), "it was accepted as it is"
     (path.parent / "accepted.json").unlink()
-    shutil.rmtree(nodes[0].artefact(Store(home)).folder)
+    shutil.rmtree(next(node for node in nodes if node.stage.name == "answers").artefact(Store(home)).folder)
     write_job(tmp_path / "job.json", Store(home), [_joined(home, grid)], 1)
     succeed(python("-m", "cwdpo.jobs.worker", tmp_path / "job.json"))
     assert f"{path.parent.name} was computed from something else" in log_of(home, "answers", grid)
