@@ -30,18 +30,14 @@ from cwdpo.negatives import stage as negatives_stage
 from cwdpo.negatives.overview import edited, overview, perturbs_in
 from cwdpo.negatives.page import write_page
 from cwdpo.negatives.rule import Perturb
+from cwdpo.negatives.source import REASONS
 from cwdpo.negatives.stage import NegativesSpec
 from cwdpo.negatives.summary import Statistics
 from cwdpo.pipeline import STAGES, Node, Outside
 
 Portion = Literal["stage1", "stage2"]
 
-DROPPED = {
-    "equal_to_truth": "equal to the truth",
-    "repeated": "repeated for one record",
-    "empty": "empty",
-    "lacking": "without what training needs",
-}
+DROPPED = {**REASONS, "lacking": "a response was without what training needs"}
 """Counts of a negatives stage's summary, in words."""
 
 # ---- check
@@ -205,9 +201,8 @@ def write_pairs(plan: Plan, case: str | None, stage: Portion | None, count: int,
     target = out or plan.store.home / "grids" / plan.grid.name / f"{name}.html"
     artefact = node.artefact(plan.store)
     about = {"grid": plan.grid.name, "case": case, "stage": portion, "source": node.spec.canonical()["negatives"]}
+    about |= {"computed": artefact.folder.name if artefact.done() else "for this page, from the data"}
     with folder_of(plan, case, node) as folder:
-        computed = folder == artefact.files
-        about |= {"computed": artefact.folder.name if computed else "for this page, from the data"}
         _write(target, folder, _images(plan, node), f"Pairs of {case}, {portion}", about, count)
     return target
 

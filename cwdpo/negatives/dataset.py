@@ -50,9 +50,7 @@ class Dataset(Source):
             given = record.rejected[: self.count] if self.own else ()
             yield Offer(given or self._other_captions(record, records, asked()[record.prompt]))
 
-    def _other_captions(
-        self, record: Record, records: Sequence[Record], places: Sequence[int]
-    ) -> tuple[Rejected, ...]:
+    def _other_captions(self, record: Record, records: Sequence[Record], places: Sequence[int]) -> tuple[Rejected, ...]:
         """Distinct ones, of the records at `places`."""
         generator = random.Random(seed_from("other caption", self.seed, record.id))
         texts: list[str] = []

@@ -18,7 +18,6 @@ from cwdpo.negatives.plain import Plain
 from cwdpo.negatives.source import Made, Offer, Part, Source, all_named, usable, within
 from cwdpo.objectives.supply import Supply
 
-
 TAKEN = ("adapter", "images", "model", "negatives", "pairs", "share")
 """What no source can be called: it has a meaning of its own among the inputs of a stage."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import signal
+from array import array
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -26,13 +27,14 @@ from cwdpo.base.runtime import Execution, Rank
 from cwdpo.base.store import Store
 from cwdpo.data.encoding import Collator
 from cwdpo.data.records import Record, read_records, write_records
+from cwdpo.data.samples import Sample
 from cwdpo.data.views import View, noised
 from cwdpo.jobs.events import events
 from cwdpo.model.config import Lora, Policy
 from cwdpo.model.load import add_lora, load_lora, load_model, load_policy_processor
 from cwdpo.model.tiny import TinyQwen, build_tiny_qwen
 from cwdpo.negatives import answers, critique
-from cwdpo.negatives.answers import question_id
+from cwdpo.negatives.answers import AnswersOf, question_id
 from cwdpo.pipeline import Node, Outside
 
 SIZES = ((64, 64), (64, 128), (96, 96))  # 16, 32 and 36 tokens, so that blocks hold rows of different lengths
@@ -390,16 +392,44 @@ def test_a_prompt_that_leaves_no_room_is_refused_before_anything_is_computed(wor
     assert not (tmp_path / "partial" / "blocks").exists()
 
 
-def test_answers_too_long_for_the_critique_are_refused_before_anything_is_judged(
+def test_answers_too_long_for_the_critique_are_left_out_and_change_no_other(
     world: World, one: dict[Any, Path], tmp_path: Path
 ) -> None:
-    part = {"greedy": PARTS["greedy"], "sampled": PARTS["sample"], "prompt": f"{'ball ' * 240} {WHICH}"}
+    """The model's context is 256 tokens. The truth is shown, and of every third record it is too long."""
+    portion = [record for record in world.records if record.portion == "stage2"]
+    long = {record.id: replace(record, chosen="ball " * 240) for record in portion[::3]}
+    write_records(tmp_path / "records.jsonl", [long.get(record.id, record) for record in world.records])
+    inputs = {**world.inputs(), "pairs": tmp_path, "greedy": one["greedy"], "sampled": one["sample"]}
+    part = {"greedy": PARTS["greedy"], "sampled": PARTS["sample"], "prompt": WHICH, "block": 4}
     spec = {"policy": POLICY, "portion": "stage2", "part": part}
+    run(critique, harness.node("critique", spec, inputs), tmp_path)
+    found, expected = rows(tmp_path / "out", "critique"), rows(one["critique"], "critique")
+    assert [row["id"] for row in found] == [row["id"] for row in expected]
+    left_out = [row for row in found if row["id"] in long]
+    assert len(left_out) > 2
+    assert all((row["better"], row["margin"]) == (None, None) for row in left_out)
+    judged = [[row for row in own if row["id"] not in long] for own in (found, expected)]
+    assert without_numbers(judged[0]) == without_numbers(judged[1])
+    assert numbers(judged[0]) == pytest.approx(numbers(judged[1]), abs=1e-4)
+
+
+def test_where_nothing_fits_there_is_no_verdict(world: World, one: dict[Any, Path], tmp_path: Path) -> None:
+    part = {"greedy": PARTS["greedy"], "sampled": PARTS["sample"], "prompt": f"{'ball ' * 240} {WHICH}"}
     inputs = {**world.inputs(), "greedy": one["greedy"], "sampled": one["sample"]}
-    first = re.escape(rows(one["critique"], "critique")[0]["id"])
-    with pytest.raises(DataError, match=rf"record '{first}': \d+ tokens .*, but the limit is 256"):
-        run(critique, harness.node("critique", spec, inputs), tmp_path)
-    assert not (tmp_path / "partial" / "blocks").exists()
+    run(critique, harness.node("critique", {"policy": POLICY, "portion": "stage2", "part": part}, inputs), tmp_path)
+    assert {row["better"] for row in rows(tmp_path / "out", "critique")} == {None}
+
+
+def test_pairs_that_are_judged_are_read_when_they_are_asked_for(world: World, one: dict[Any, Path]) -> None:
+    portion = [record for record in world.records if record.portion == "stage2"]
+    pairs = critique.Pairs(portion, {role: AnswersOf(one[kind]) for role, kind in ROLES.items()})
+    expected = compared(world, one)
+    judged = [row["id"] for row in rows(one["critique"], "critique")]
+    assert len(pairs) == len(judged)
+    assert [record.id for record, _ in pairs] == [record.id for record, _ in pairs[:]] == judged
+    assert list(pairs) == [expected[name] for name in judged]
+    assert pairs[2:4] == [pairs[2], pairs[3]]
+    assert {type(value) for value in vars(pairs).values()} == {list, dict, array}, "places, and what it was given"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -488,3 +518,31 @@ def test_other_images_have_other_noise_and_other_steps_other_shares(collators: C
 
     assert torch.allclose(noise("a.png", 500), noise("a.png", 900), atol=1e-4)
     assert (noise("a.png", 500) - noise("b.png", 500)).abs().mean() > 0.5
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What fits
+
+
+def test_a_prompt_of_many_records_is_counted_once(
+    collators: Callable[[], Collator], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collator, asked = collators(), []
+    count = collator.processor.apply_chat_template
+    monkeypatch.setattr(
+        collator.processor, "apply_chat_template", lambda *given, **more: asked.append(given) or count(*given, **more)
+    )
+    prompts = ["What colour?", "Describe the image."] * 20
+    collator.check_prompts([Sample(str(n), "a", "a.png", prompt, "") for n, prompt in enumerate(prompts)], 8)
+    assert len(asked) == 2
+
+
+def test_what_fits_is_image_prompt_and_the_longest_response(collators: Callable[[], Collator]) -> None:
+    collator = collators()
+    sample = Sample("a", "a", "a.png", "What colour?", "red")
+    length = collator.group(sample, ["red red red"]).length
+    collator.context = length
+    assert collator.fits(sample, ("red", "red red red"))
+    collator.context = length - 1
+    assert not collator.fits(sample, ("red", "red red red"))
+    assert collator.fits(sample, ("red", "red"))

@@ -96,6 +96,7 @@ def test_a_grade_may_come_from_the_policy(tmp_path: Path) -> None:
     made = {"hard.answers": answered([CAPTIONS[0].upper()])}
     (offer,) = source.offers(records(CAPTIONS[0]), made)
     assert offer.rejected == (), "the policy was right, so there is no hard one"
+    assert offer.dropped == ("equal_to_truth",)
 
 
 def test_captions_of_other_scripts_have_no_edits_unless_a_source_has_some() -> None:

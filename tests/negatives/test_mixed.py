@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
@@ -23,7 +24,6 @@ from cwdpo.negatives.answers import question_id
 from cwdpo.negatives.mixed import TAKEN, Mixed, quotas, serve
 from cwdpo.negatives.overview import perturbs_in
 from cwdpo.negatives.rule import Perturb
-from cwdpo.negatives.source import Offer
 from cwdpo.negatives.stage import NegativesSpec
 
 ALL = frozenset("abc")
@@ -251,11 +251,11 @@ def test_a_source_serves_only_records_for_which_it_has_what_training_requires(tm
 
 
 def test_the_summary_says_how_many_records_each_served_and_each_response_by_which(tmp_path: Path) -> None:
-    """Two rejected responses from the data, one by rule; one record has no edit, so the data serves 5 of 8."""
+    """The data has two rejected responses for each record; of four captions no edit is known."""
     given = tuple(Rejected(text, "human", how={"draw": 1}) for text in ("One.", "Two."))
     records = [record(number, BALL if number > 3 else "Lorem ipsum.", rejected=given) for number in range(8)]
-    records[3] = record(3, "Lorem ipsum.", rejected=())
-    rows, summary = run(tmp_path, records, {"data": {**DATA, "share": 0.5}, "edits": {"negatives": {"source": "perturb"}}})
+    edits = {"negatives": {"source": "perturb"}}
+    rows, summary = run(tmp_path, records, {"data": {**DATA, "share": 0.5}, "edits": edits})
     assert summary["served"] == {"data": 4, "edits": 4}
     assert rows[0]["rejected"][0]["how"] == {"draw": 1, "part": "data"}
     assert {item["how"]["part"] for row in rows[4:] for item in row["rejected"]} == {"edits"}
@@ -264,25 +264,34 @@ def test_the_summary_says_how_many_records_each_served_and_each_response_by_whic
 def test_why_no_source_has_anything_is_said(tmp_path: Path) -> None:
     """The data's is the truth, and lacks what is required where it is not."""
     records = [record(0, rejected=(Rejected("A red ball.", "human", revised="x"),)), record(1)]
-    with pytest.raises(DataError, match="any of 2 records: 1 times a response was the truth; 1 rejected responses were"):
+    with pytest.raises(DataError, match="2 records: 1 times a response was the truth; 1 rejected responses were"):
         run(tmp_path, records, {"data": DATA}, requires=["revised"])
 
 
-class Once(Perturb):
-    """Counts the offers that somebody holds."""
+class Long(Sequence[Record]):
+    """400 records, made when they are asked for, each with 100,000 characters that are wrong."""
 
-    held: ClassVar[list[weakref.ref[Rejected]]] = []
-    most: ClassVar[list[int]] = []
+    def __len__(self) -> int:
+        return 400
 
-    def offers(self, records: Sequence[Record], made: Any) -> Iterator[Offer]:
-        for one in records:
-            item = Rejected(f"Wrong {one.id}.", "perturb")
-            self.held.append(weakref.ref(item))
-            self.most.append(sum(ref() is not None for ref in self.held))
-            yield Offer((item,))
+    def __getitem__(self, number: Any) -> Any:
+        if number >= len(self):
+            raise IndexError
+        return record(number, rejected=(Rejected("word " * 20_000, "human"),))
 
 
-def test_names_of_sources_are_words_that_no_input_has(tmp_path: Path) -> None:
+def test_no_source_is_held_in_memory() -> None:
+    """All texts are 40 MB."""
+    source = mixed({"one": {**DATA, "share": 0.5}, "other": DATA})
+    tracemalloc.start()
+    served = Counter(offer.rejected[0].how["part"] for offer in source.offers(Long(), {}))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert served == {"one": 200, "other": 200}
+    assert peak < 4e6
+
+
+def test_names_of_sources_are_words_that_no_input_has() -> None:
     for name in (*TAKEN, "Data", "a.b", "share-1", "1st", "", "a\n"):
         with pytest.raises(ConfigError) as caught:
             mixed({name: DATA})

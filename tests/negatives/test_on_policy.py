@@ -275,12 +275,13 @@ def test_noise_is_a_step_of_the_diffusion(noise: int) -> None:
 
 
 def test_the_answer_that_the_policy_finds_better_wins(tmp_path: Path) -> None:
-    """1: greedy wins. 2: the sampled one wins. 3: they are alike. 4: the loser is true. 5, 6: one is empty. 7: too long.
+    """1: greedy wins. 2: the sampled one wins. 3: they are alike. 4: the loser is true. 5, 6: one is empty.
 
-    Of 3, 5 and 6 there is no verdict, of 7 an empty one.
+    Of 3, 5 and 6 there is no verdict; what was to be asked about 7 was too long.
     """
+    greedy = numbered("A cat.", "A cat.", "A cat.", "a red ball", "", "A cat.", "A cat.")
     made = {
-        "greedy": answered(tmp_path / "g", numbered("A cat.", "A cat.", "A cat.", "a red ball", "", "A cat.", "A cat.")),
+        "greedy": answered(tmp_path / "g", greedy),
         "sampled": answered(tmp_path / "s", numbered("A dog.", "A dog.", "a cat", "A dog.", "A dog.", "", "A dog.")),
         "critique": judged(tmp_path / "c", {"1#0": "greedy", "2#0": "sampled", "4#0": "sampled", "7#0": None}),
     }

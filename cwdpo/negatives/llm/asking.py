@@ -139,6 +139,8 @@ class Asking:
         for index, own in questions:
             while index >= self._next + WINDOW and not self._closing:
                 await asyncio.sleep(LOOK_SECONDS)
+            if self._closing:
+                return
             try:
                 settled = [await self._settle(question) for question in own]
             except _Enough:
@@ -173,14 +175,12 @@ class Asking:
         return step
 
     def _weigh(self, request: str, settled: Settled) -> None:
-        """Raise `_Fruitless` when many questions failed and none did not; `request` is the first one."""
-        if settled.sound:
-            self._fruitful = True
-            self._failed.clear()
-        elif not self._fruitful:
-            self._failed[request] = settled
-            if len(self._failed) >= UNUSABLE:
-                raise _Fruitless
+        """Raise `_Fruitless` once many questions failed and none did not; `request` is the first one."""
+        if not self._fruitful and len(self._failed) < UNUSABLE:
+            self._fruitful = settled.sound
+            self._failed = {} if settled.sound else {**self._failed, request: settled}
+        if len(self._failed) >= UNUSABLE:
+            raise _Fruitless  # also for those that were under way: what is dropped is settled
 
     async def _reply(self, request: Request) -> Reply:
         """From what is kept, from a call under way for an equal request, or from a new call."""
