@@ -40,7 +40,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     write_records(folder / "pairs" / "records.jsonl", RECORDS)
     out = folder / "frequencies"
     nothing: Any = lambda *_, **__: None  # noqa: E731
-    frequencies.run(StageContext(None, {"pairs": folder / "pairs"}, out, folder, folder, Rank(), Execution(), nothing, nothing))
+    inputs = {"pairs": folder / "pairs"}
+    frequencies.run(StageContext(None, inputs, out, folder, folder, Rank(), Execution(), nothing, nothing))
     return {"pairs": folder / "pairs", "frequencies": out}
 
 

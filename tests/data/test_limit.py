@@ -74,7 +74,8 @@ def test_only_what_is_used_is_looked_at(folder: Path, tmp_path: Path) -> None:
         out = tmp_path / purpose
         out.mkdir()
         inputs = {"data": folder}
-        context = StageContext(spec, inputs, out, tmp_path, tmp_path, Rank(), Execution(), lambda *_, **__: None, lambda: None)
+        nothing = lambda *_, **__: None  # noqa: E731
+        context = StageContext(spec, inputs, out, tmp_path, tmp_path, Rank(), Execution(), nothing, nothing)
         pairs.run(context)
         assert len({record.image for record in read_records(out / "records.jsonl")}) == count
         assert files.read_json(out / "summary.json")["limit"] == 2

@@ -145,7 +145,8 @@ def test_blocks_are_joined_without_reading_their_items(tmp_path: Path) -> None:
         def __getitem__(self, number: Any) -> Any:
             raise AssertionError("read")
 
-    context = StageContext(None, {}, tmp_path, tmp_path, tmp_path, Rank(), Execution(), lambda *_, **__: None, lambda: None)
+    nothing = lambda *_, **__: None  # noqa: E731
+    context = StageContext(None, {}, tmp_path, tmp_path, tmp_path, Rank(), Execution(), nothing, nothing)
     blocks = Blocks(context, Unread(), 2)
     assert [blocks.length(index) for index in range(blocks.count)] == [2, 2, 1]
     for index in range(3):

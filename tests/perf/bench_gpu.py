@@ -178,6 +178,7 @@ def _context(world: World, point: Point, spec: Any, execution: dict[str, Any], c
         inputs={"model": world.model(point), "images": world.images},
         out=home / "out",
         partial=home / "partial",
+        cache=home / "cache",
         rank=Rank(),
         execution=Execution.model_validate({"micro_batch": PAIRS, **execution}),
         event=clock.event,

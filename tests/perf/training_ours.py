@@ -71,6 +71,7 @@ def _context(spec: Any, settings: dict[str, Any], report: Reporter) -> StageCont
         inputs={role: Path(path) for role, path in settings["inputs"].items()},
         out=out,
         partial=partial,
+        cache=home / "cache",
         rank=Rank(),
         execution=Execution.model_validate(settings["execution"]),
         event=_events(report),
