@@ -8,14 +8,20 @@ from pathlib import Path
 from cwdpo.base import files
 from cwdpo.base.errors import StoreError
 from cwdpo.base.store import Artefact, Store
+from cwdpo.negatives.llm.replies import ASKED
 
 
 def saved_progress(artefact: Artefact) -> int:
-    """A number that grows with what is saved: step of the newest complete checkpoint, or finished blocks; else 0."""
+    """A number that grows with what is saved: step of the newest whole checkpoint, finished blocks, replies; else 0."""
     checkpoints = artefact.partial / "checkpoints"
     steps = [int(path.name[5:]) for path in checkpoints.glob("step-*") if path.name[5:].isdigit() and _whole(path)]
     blocks = sum(1 for _ in (artefact.partial / "blocks").glob("[0-9]*.jsonl"))
-    return max([*steps, blocks]) + _sampled(artefact.partial / "rollouts")
+    return max([*steps, blocks, _replies(artefact.partial / ASKED)]) + _sampled(artefact.partial / "rollouts")
+
+
+def _replies(path: Path) -> int:
+    """How many replies an endpoint has given; they are kept elsewhere."""
+    return int(files.read_json(path)["replies"]) if path.exists() else 0
 
 
 def _sampled(folder: Path) -> int:

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from endpoints import Fault, Standin, ask, record, serving, texts_of
 
+from cwdpo.base import files
 from cwdpo.base.errors import ConfigError, DataError, Interrupted, NotAvailable
 from cwdpo.negatives.llm.endpoint import Endpoint
 from cwdpo.negatives.llm.replies import Replies, Reply, Request
@@ -323,8 +324,11 @@ def test_a_signal_stops_soon_and_keeps_what_is_there(standin: Standin, tmp_path:
     with pytest.raises(Interrupted, match="stopped by a signal; 5 replies of this attempt are kept"):
         ask(tmp_path, part(standin, timeout=100), BALLS, stopping=lambda: len(standin.asked) == 6)
     assert time.monotonic() - started < 20
+    counted = tmp_path / "partial" / "asked.json"
+    assert files.read_json(counted) == {"replies": 5}, "a job that is taken back does get on"
     standin.always = lambda body: None
     assert ask(tmp_path, part(standin), BALLS).summary["asked"] == 1
+    assert files.read_json(counted) == {"replies": 6}
 
 
 def test_a_signal_ends_waiting_for_an_endpoint_that_is_gone(tmp_path: Path) -> None:

@@ -8,10 +8,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
+from cwdpo.base import files
 from cwdpo.base.context import StageContext
 from cwdpo.base.errors import ConfigError, CwdpoError, DataError, Interrupted, NotAvailable
 from cwdpo.negatives.llm.client import Client, Refused
-from cwdpo.negatives.llm.replies import Replies, Reply, Request
+from cwdpo.negatives.llm.replies import ASKED, Replies, Reply, Request
 from cwdpo.negatives.llm.spending import Spending
 from cwdpo.negatives.llm.task import Question, Settled, Task
 
@@ -64,6 +65,8 @@ class Asking:
         self._used: set[str] = set()
         self._client: Client | None = None
         self._reported = 0.0
+        path = context.partial / ASKED
+        self._asked_before = files.read_json(path)["replies"] if path.exists() else 0
 
     def all(self, questions: Iterable[Sequence[Question | str]], total: int, take: Take) -> None:
         """Settle every question of each record.
@@ -110,6 +113,7 @@ class Asking:
             await asyncio.gather(*workers, return_exceptions=True)
             if self._client:
                 await self._client.close()
+            self._save()
         if self._closing:
             raise self._stopped()
         self._report()
@@ -219,10 +223,15 @@ class Asking:
         if self.counts["refused"] >= REFUSALS and not self.counts["asked"] + self.counts["cached"]:
             raise ConfigError(f"{REFUSALS} requests were refused and none was taken; the last one: {why}")
 
+    def _save(self) -> None:
+        """Say how many replies all attempts were given: a job that is taken back again and again does get on."""
+        files.write_json(self._context.partial / ASKED, {"replies": self._asked_before + self.counts["asked"]})
+
     def _report(self, every: float = 0.0) -> None:
         """Report progress, unless it is less than `every` seconds since the last time."""
         now = time.monotonic()
         if now - self._reported >= every:
             self._reported = now
+            self._save()
             self._context.check()
             self._context.event("progress", done=self.counts["records"], total=self._total)

@@ -17,6 +17,9 @@ from cwdpo.base import files
 from cwdpo.base.identity import digest
 from cwdpo.negatives.llm.endpoint import Endpoint
 
+ASKED = "asked.json"
+"""Among the unfinished work of a stage: how many replies it was given. The replies are in the cache."""
+
 
 @dataclass(frozen=True)
 class Request:

@@ -396,6 +396,8 @@ def test_saved_progress(element: Element) -> None:
         files.write_jsonl(artefact.partial / "blocks" / f"{number:06d}.jsonl", [{}])
     (artefact.partial / "blocks" / ".000003.jsonl.0a1b2c3d.tmp").touch()
     assert saved_progress(artefact) == 3
+    files.write_json(artefact.partial / "asked.json", {"replies": 40})
+    assert saved_progress(artefact) == 40
 
 
 def test_progress_of_an_element_counts_stages_first(tmp_path: Path) -> None:
