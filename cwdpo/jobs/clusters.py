@@ -186,7 +186,7 @@ class SlurmCluster(Config):
     """What one compute node has."""
     prepare: Shape = Shape(time="04:00:00")
     """Data preparation: one process on CPUs."""
-    ask: Shape = Shape(time="12:00:00")
+    ask: Shape = Shape(time="04:00:00")
     """Asking an LLM endpoint: one process on CPUs, where it can be reached."""
     train: Shape = Shape()
     """Both stages of training, and pretraining."""

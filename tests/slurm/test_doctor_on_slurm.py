@@ -8,14 +8,14 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import commands
 import pytest
 from cluster import Cluster, wait_until
 
 from cwdpo.cli.doctor import line
-from cwdpo.jobs.clusters import SlurmCluster
+from cwdpo.jobs.clusters import Kind, SlurmCluster
 from cwdpo.jobs.doctor.slurm import check_slurm
 from cwdpo.jobs.slurm.batch import trial_script
 
@@ -29,7 +29,7 @@ SITE = {
 SHAPE = {"tasks_per_node": 1, "cpus_per_task": 1, "time": "00:20:00"}
 FITTING: dict[str, Any] = {
     "kind": "slurm", "node": {"gpus": 0, "cpus": 16}, "train": {"nodes": 2, **SHAPE}, "generate": SHAPE,
-    "score": SHAPE, "prepare": SHAPE, "max_array": 500, "max_submit": MAXSUBMIT,
+    "score": SHAPE, "prepare": SHAPE, "ask": SHAPE, "max_array": 500, "max_submit": MAXSUBMIT,
 }  # fmt: skip
 
 
@@ -259,7 +259,7 @@ def test_a_queue_that_is_full_is_no_fault_of_the_profile(changing: Cluster) -> N
     finally:
         changing.run("scancel", waiting)
         changing.run("sacctmgr", "-i", "modify", "user", "root", "set", f"MaxSubmitJobs={MAXSUBMIT}")
-    assert len(found) == 4, found
+    assert len(found) == len(get_args(Kind)), found
     full = "not checked: you have as many jobs in the queue as you may (sbatch: AssocMaxSubmitJobLimit; "
     assert all(text.startswith("warning Slurm ") and full in text for text in found), found
 
