@@ -75,7 +75,7 @@ def test_a_late_tokeniser_is_stopped(fake_java):
     start = time.monotonic()
     with pytest.raises(NotAvailable, match=r"more than 0\.2 s"):
         tokenize(["a"], timeout=0.2)
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 30
 
 
 def test_a_failing_tokeniser_says_why(fake_java):

@@ -323,7 +323,7 @@ def test_a_signal_stops_soon_and_keeps_what_is_there(standin: Standin, tmp_path:
     started = time.monotonic()
     with pytest.raises(Interrupted, match="stopped by a signal; 5 replies of this attempt are kept"):
         ask(tmp_path, part(standin, timeout=100), BALLS, stopping=lambda: len(standin.asked) == 6)
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 50
     counted = tmp_path / "partial" / "asked.json"
     assert files.read_json(counted) == {"replies": 5}, "a job that is taken back does get on"
     standin.always = lambda body: None

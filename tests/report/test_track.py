@@ -234,7 +234,7 @@ def test_a_server_that_is_down(tracked: Path, tmp_path: Path) -> None:
         began = time.monotonic()
         done = track(home, MLFLOW_TRACKING_URI=address, MLFLOW_HTTP_REQUEST_MAX_RETRIES="0")
     assert done.returncode == 6, done.stderr
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 60
     assert f"the tracking server at {address} does not answer" in done.stderr
     assert "Traceback" not in done.stderr
     assert len(done.stderr) < 1000

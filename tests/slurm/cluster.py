@@ -18,11 +18,15 @@ PORTS = range(15000, 19900, 100)
 """Bases to choose from, below the ephemeral ports; a cluster takes base ... base + 10 + nodes."""
 
 
+PATIENCE = 5
+"""A wait in a test ends what hangs, it measures nothing: a busy machine has so many times what an idle one needs."""
+
+
 def wait_until(condition: Callable[[], object], seconds: float, what: str = "") -> None:
-    """Poll until the condition holds; AssertionError after so many seconds."""
-    end = time.monotonic() + seconds
+    """Poll until the condition holds; AssertionError after `PATIENCE` times so many seconds."""
+    end = time.monotonic() + PATIENCE * seconds
     while not condition():
-        assert time.monotonic() < end, f"not within {seconds:g} s: {what or condition}"
+        assert time.monotonic() < end, f"not within {PATIENCE * seconds:g} s: {what or condition}"
         time.sleep(0.1)
 
 
@@ -90,8 +94,9 @@ class Cluster:
         """Run a command in this cluster to its end; `more` are environment variables."""
         line = [str(part) for part in command]
         return subprocess.run(
-            line, env={**self.env, **more}, cwd=self.root, capture_output=True, text=True, timeout=seconds, check=False
-        )
+            line, env={**self.env, **more}, cwd=self.root, capture_output=True, text=True,
+            timeout=PATIENCE * seconds, check=False,
+        )  # fmt: skip
 
     def run(self, *command: object, seconds: float = 60, **more: str) -> str:
         """What a command printed, stripped, after checking that it ended well."""
@@ -123,7 +128,7 @@ class Cluster:
             wait_until(arrived, seconds)
         except AssertionError:
             seen = {job: found.get(job) for job in jobs}
-            raise AssertionError(f"not {state} within {seconds:g} s: {seen}") from None
+            raise AssertionError(f"not {state} within {PATIENCE * seconds:g} s: {seen}") from None
 
     def cancel_all(self) -> None:
         """End every job and wait until the queue is empty."""

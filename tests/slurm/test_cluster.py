@@ -172,7 +172,7 @@ def test_a_start_that_fails_names_the_daemon_and_leaves_nothing(
     with pytest.raises(AssertionError, match=r"slurmctld ended while starting(.|\n)*logs stay") as failure:
         cluster.start()
     assert "nowhere" in str(failure.value)
-    assert time.monotonic() - start < 20
+    assert time.monotonic() - start < 60
     assert not cluster.processes()
     cluster.stop()
     assert not cluster.root.exists()

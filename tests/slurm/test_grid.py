@@ -155,9 +155,9 @@ def test_a_time_limit_that_is_too_short(slurm: Cluster, calm: Path, tmp_path: Pa
     run = Run(slurm, commands.copy_home(calm, tmp_path / "home"), LANES, longer, time="00:01:00", signal=20, nodes=1)
     submitted = run.start("submit", "--cluster", run.profile, "--watch")
     trainings = [Hurried(run, lane) for lane in (0, 1)]
+    wait_until(lambda: all([saved_or_over(training, submitted) for training in trainings]), 240, "both asked to save")
+    assert submitted.poll() is None, submitted.communicate()
     for training in trainings:
-        wait_until(partial(saved_or_over, training, submitted), 480, f"lane {training.lane} is asked to save")
-        assert submitted.poll() is None, submitted.communicate()
         training.allow(30)
     for training in trainings:
         saved = training.saved()

@@ -324,7 +324,7 @@ def test_a_full_disk(tmp_path: Path, element: Element) -> None:
     assert element.ask(4, PYTHONPATH=path) == "fail"
 
 
-def test_it_is_quick_and_without_torch(element: Element) -> None:
+def test_it_imports_nothing_heavy(element: Element) -> None:
     element.fails("cuda_out_of_memory")
     heavy = "torch|transformers|deepspeed|datasets|mlflow"
     line = [
@@ -338,12 +338,9 @@ def test_it_is_quick_and_without_torch(element: Element) -> None:
         "1",
         "0",
     ]
-    started = time.monotonic()
     done = subprocess.run(line, env=environment(), capture_output=True, text=True, timeout=60, check=False)
-    seconds = time.monotonic() - started
     assert done.stdout == "again\n"
     assert not re.findall(rf"\| +(?:{heavy})\b", done.stderr)
-    assert seconds < 2.0, seconds  # 0.2 s on an idle machine
 
 
 # What reconcile asks
