@@ -20,6 +20,7 @@ from cwdpo.base.errors import ConfigError, name_valid
 from cwdpo.base.identity import canonical_json
 from cwdpo.base.runtime import Execution
 from cwdpo.data.sources import DataSource
+from cwdpo.dynamics.settings import Probe
 from cwdpo.evaluate.benchmarks import Benchmark
 from cwdpo.model.config import Lora, ModelSource, Tuning
 from cwdpo.objectives import PreferenceObjective
@@ -43,6 +44,8 @@ class Experiment(Config):
     """Preference training, or None to skip it."""
     benchmarks: tuple[Benchmark, ...] = ()
     """What the result is scored on."""
+    probe: Probe | None = None
+    """Which held-out samples both stages are watched on, and how often; None watches nothing."""
     seed: int = 0
     """Adapter initialisation and data order of both stages."""
     execution: Execution = Execution()
@@ -58,7 +61,29 @@ class Experiment(Config):
         except ConfigError as error:
             raise ValueError(str(error)) from error
         self._check_supplies()
+        self._check_probes()
         return self
+
+    def _probed_later(self) -> bool:
+        """Whether a training is probed by the adapters that it has kept."""
+        return any(stage and not probed_in_run(self, stage) for stage in (self.stage1, self.stage2))
+
+    def _check_probes(self) -> None:
+        """Raise `ValueError` where something is to act on probes that there are not, or no adapter is kept for them."""
+        lora = isinstance(self.tuning, Lora)
+        for name, stage in (("stage1", self.stage1), ("stage2", self.stage2)):
+            rule = stage.early_stop if stage else None
+            wanting = [key for key in ("early_stop", "curriculum") if getattr(stage, key, None)]
+            if wanting and self.probe is None:
+                raise ValueError(f"{name}.{wanting[0]}: it goes by probes: set probe, if only to {{}}")
+            if rule and rule.keep == "best" and not lora:
+                raise ValueError(f"{name}.early_stop.keep: best goes back to a kept adapter, so it needs tuning lora")
+        kept = self.execution.snapshot_every
+        if self.probe and lora and self._probed_later() and (not kept or self.probe.every % kept):
+            raise ValueError(
+                f"probe.every: {self.probe.every} is no multiple of execution.snapshot_every ({kept}), and other steps"
+                f" leave no adapter to read; set execution.snapshot_every to {self.probe.every}"
+            )
 
     def _check_supplies(self) -> None:
         """Raise `ValueError` where a stage needs what its negatives cannot come with, or the tuning does not allow."""
@@ -73,6 +98,12 @@ class Experiment(Config):
                     f"{name}: the KL divergence of objective '{compared}' is taken to a frozen second adapter, so it"
                     " needs tuning lora"
                 )
+
+
+def probed_in_run(experiment: Experiment, stage: Stage1 | Stage2) -> bool:
+    """Whether a stage is probed while it runs: something acts on it, or nothing is kept that could be probed later."""
+    probe = experiment.probe
+    return probe is not None and bool(stage.steered or probe.alarms or not isinstance(experiment.tuning, Lora))
 
 
 @dataclass(frozen=True)
@@ -312,4 +343,4 @@ _OBJECTIVES = get_args(get_args(PreferenceObjective)[0])
 ONLINE = {member.model_fields["name"].default for member in _OBJECTIVES if issubclass(member, Online)}
 """Names of the objectives that sample their own responses."""
 
-_OPTIONAL = ("stage1", "stage2", "sft_phase", "rollouts", "refresh")
+_OPTIONAL = ("stage1", "stage2", "sft_phase", "rollouts", "refresh", "early_stop", "curriculum", "probe")

@@ -3,6 +3,8 @@
     pairs -> negatives -> stage1 -> negatives -> [sft_phase] -> reference -> stage2 -> generate -> score
       ^                     ^           ^                                                ^
     world (demo)         pretrain    answers, critique, llm         base, stage1 and stage2 are all generated from
+                            |                                 |
+                            +------------> probe <------------+      (of a probe_set, from pairs and the base model)
 
 Sources of negatives name the parts that they need first: answers of the policy that is trained next, its critique of
 them, what an LLM endpoint writes. Those who ask for the same share it.
@@ -13,13 +15,16 @@ with the reference that Stage 2 started from.
 grpo and ppo sample their own responses: stage2 needs no negatives then and no reference, but for CIDEr-D as a reward
 frequencies (of n-grams, from pairs).
 
+With `probe`, the adapters that a training has kept are read on a fixed probe set when it is over; where something acts
+on what is seen, or no adapter is kept, the training itself reads it on its way.
+
 Each stage is `(slice of the config, input artefacts, output folder) -> files`; stages meet only through files. `nodes`
 below wires one experiment; equal nodes of different experiments are one artefact, computed once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -36,10 +41,12 @@ from cwdpo.data.frequencies import FrequenciesSpec
 from cwdpo.data.pairs import PairsSpec
 from cwdpo.data.preferences import supplies_of
 from cwdpo.data.sources import DataSource, Demo, Preferences, data_digest, data_root
+from cwdpo.dynamics.rows import IN_RUN
+from cwdpo.dynamics.settings import BETA, Probe, ProbeSetSpec, ProbeSpec, StageName
 from cwdpo.evaluate.benchmarks import Benchmark
 from cwdpo.evaluate.generate import GenerateSpec
 from cwdpo.evaluate.score import ScoreSpec
-from cwdpo.experiment import Experiment
+from cwdpo.experiment import Experiment, probed_in_run
 from cwdpo.model.config import Checkpoint, Lora, ModelSource, checkpoint_folder, model_digest, policy_of
 from cwdpo.negatives.answers import AnswersSpec
 from cwdpo.negatives.critique import CritiqueSpec
@@ -51,6 +58,7 @@ from cwdpo.train.config import Round, Stage1Spec, Stage2Spec
 from cwdpo.train.pretrain import PretrainSpec
 from cwdpo.train.reference import ReferenceSpec
 from cwdpo.train.settings import Refresh, SftPhase, Stage1, Stage2, lacking
+from cwdpo.train.steering import Steering
 
 
 @dataclass(frozen=True)
@@ -85,11 +93,13 @@ STAGES = {
         Stage("critique", 1, CritiqueSpec, "cwdpo.negatives.critique", ranks=True, splits=True),
         Stage("llm", 1, LlmSpec, "cwdpo.negatives.llm.stage", ranks=False, implied=frozenset({"images"})),
         Stage("negatives", 1, NegativesSpec, "cwdpo.negatives.stage", ranks=False, implied=frozenset({"images"})),
-        Stage("stage1", 1, Stage1Spec, "cwdpo.train.stage1", ranks=True),
+        Stage("stage1", 1, Stage1Spec, "cwdpo.train.stage1", ranks=True, implied=frozenset({"watched"})),
         Stage("sft_phase", 1, Stage1Spec, "cwdpo.train.stage1", ranks=True),
         Stage("reference", 1, ReferenceSpec, "cwdpo.train.reference", ranks=True, splits=True),
+        Stage("probe_set", 1, ProbeSetSpec, "cwdpo.dynamics.probe_set", ranks=True, splits=True),
         Stage("frequencies", 1, FrequenciesSpec, "cwdpo.data.frequencies", ranks=False),
-        Stage("stage2", 1, Stage2Spec, "cwdpo.train.stage2", ranks=True),
+        Stage("stage2", 1, Stage2Spec, "cwdpo.train.stage2", ranks=True, implied=frozenset({"watched"})),
+        Stage("probe", 1, ProbeSpec, "cwdpo.dynamics.probe", ranks=True, splits=True),
         Stage("generate", 1, GenerateSpec, "cwdpo.evaluate.generate", ranks=True, splits=True),
         Stage("score", 1, ScoreSpec, "cwdpo.evaluate.score", ranks=False),
     )
@@ -161,17 +171,38 @@ class Node:
 
 
 @dataclass(frozen=True)
+class Probed:
+    """A training that is probed.
+
+    Attributes:
+        stage: `stage1` or `stage2`.
+        rows: the node that has the rows: a `probe` of its own, or the training itself where it was probed as it ran.
+    """
+
+    stage: StageName
+    training: Node
+    rows: Node
+
+    def folder(self, store: Store) -> Path:
+        """Where the rows lie once they are computed."""
+        files = self.rows.artefact(store).files
+        return files / IN_RUN if self.rows is self.training else files
+
+
+@dataclass(frozen=True)
 class Wired:
     """One experiment as nodes.
 
     Attributes:
         scores: benchmark name -> its score node.
         policy: the node that trained the model under test, or None for the base model.
+        probed: trainings that are probed, in order; a Stage 2 in rounds is several.
     """
 
     scores: Mapping[str, Node]
     policy: Node | None
     roots: tuple[Node, ...]
+    probed: tuple[Probed, ...] = ()
 
     def nodes(self) -> list[Node]:
         """Every node, parents before children."""
@@ -239,15 +270,60 @@ class Wiring:
         data, pairs = self._pairs(experiment.data, "train", experiment.execution)
         inputs = {"model": self._model(experiment.model, experiment.execution), "pairs": pairs, "images": data}
         trained: Node | None = None
+        probed: list[Probed] = []
         if experiment.stage1:
             trained = self._stage1(experiment, inputs)
+            probed += self._probed(experiment, "stage1", trained, inputs)
         if experiment.stage2:
             trained = self._stage2(experiment, inputs, trained)
+            probed += self._probed(experiment, "stage2", trained, inputs)
         scores: dict[str, Node] = {
             benchmark.name: self._benchmark(experiment, benchmark, _with_policy(inputs, experiment, trained))
             for benchmark in experiment.benchmarks
         }
-        return Wired(scores, trained, tuple([*scores.values(), *([trained] if trained else [])]))
+        roots = [*scores.values(), *([trained] if trained else []), *(one.rows for one in probed)]
+        return Wired(scores, trained, tuple(roots), tuple(probed))
+
+    def _probe_set(self, experiment: Experiment, probe: Probe, inputs: Mapping[str, Any]) -> Node:
+        """Samples of every probe of this data and base model."""
+        base = {role: inputs[role] for role in ("pairs", "images")}
+        base["model"] = self._model(experiment.model, experiment.execution)
+        spec = ProbeSetSpec(policy=policy_of(experiment.model), set=probe.of_set)
+        return self._node("probe_set", spec, base, experiment.execution)
+
+    def _observed(
+        self, experiment: Experiment, stage: Stage1 | Stage2, inputs: Mapping[str, Any]
+    ) -> tuple[Steering | None, dict[str, Node], Execution]:
+        """How a stage is probed while it runs: what it acts on, the input that takes, and how it is run."""
+        probe, execution = experiment.probe, experiment.execution
+        if probe is None or not probed_in_run(experiment, stage):
+            return None, {}, execution
+        own = self._probe_set(experiment, probe, inputs)
+        told = execution.model_copy(update={"probe_every": probe.every, "alarms": probe.alarms})
+        if not stage.steered:
+            return None, {"watched": own}, told
+        curriculum = stage.curriculum if isinstance(stage, Stage2) else None
+        steering = Steering(every=probe.every, early_stop=stage.early_stop, curriculum=curriculum)
+        return steering, {"probe_set": own}, told
+
+    def _probed(
+        self, experiment: Experiment, name: StageName, trained: Node, inputs: Mapping[str, Any]
+    ) -> Iterator[Probed]:
+        """The trainings of a stage with their probes: one, or one a round."""
+        probe, stage = experiment.probe, getattr(experiment, name)
+        if probe is None:
+            return
+        if probed_in_run(experiment, stage):
+            yield from (Probed(name, run, run) for run in _rounds(trained))
+            return
+        beta = getattr(stage.objective, "beta", BETA)
+        spec = ProbeSpec(policy=policy_of(experiment.model), stage=name, every=probe.every, beta=beta)
+        probe_set = self._probe_set(experiment, probe, inputs)
+        for run in _rounds(trained):
+            # What a training went on from is an input of its own.
+            start = {role: run.inputs[role] for role in ("model", "adapter", "images") if role in run.inputs}
+            own = {**start, "run": run, "probe_set": probe_set}
+            yield Probed(name, run, self._node("probe", spec, own, experiment.execution))
 
     def _pairs(self, data: DataSource, purpose: str, execution: Execution) -> tuple[Node | Outside, Node]:
         """The data folder, and the records read from it."""
@@ -319,9 +395,10 @@ class Wiring:
     def _stage1(self, experiment: Experiment, inputs: Mapping[str, Any]) -> Node:
         stage = experiment.stage1
         assert stage is not None, "only called with a Stage 1"
-        own = {**inputs, **self._negatives(experiment, stage, "stage1", inputs)}
-        spec = Stage1Spec(objective=stage.objective, **_training(experiment, stage.optimization))
-        return self._node("stage1", spec, own, experiment.execution)
+        steering, probe_set, execution = self._observed(experiment, stage, inputs)
+        own = {**inputs, **self._negatives(experiment, stage, "stage1", inputs), **probe_set}
+        spec = Stage1Spec(objective=stage.objective, steering=steering, **_training(experiment, stage.optimization))
+        return self._node("stage1", spec, own, execution)
 
     def _stage2(self, experiment: Experiment, inputs: Mapping[str, Any], before: Node | None) -> Node:
         stage = experiment.stage2
@@ -357,9 +434,10 @@ class Wiring:
         own = {**inputs, **more}
         if isinstance(stage.objective, Preference):
             own["reference"] = self._reference(experiment, stage.objective, inputs)
-        settings = _training(experiment, stage.optimization)
+        steering, probe_set, execution = self._observed(experiment, stage, inputs)
+        settings = {"steering": steering, **_training(experiment, stage.optimization)}
         spec = Stage2Spec(objective=stage.objective, rollouts=stage.sampling, round=part, **settings)
-        return self._node("stage2", spec, own, experiment.execution)
+        return self._node("stage2", spec, {**own, **probe_set}, execution)
 
     def _sft_phase(self, experiment: Experiment, phase: SftPhase, inputs: Mapping[str, Any]) -> Node:
         """Supervised training on the pairs of Stage 2."""
@@ -392,6 +470,12 @@ def _with_policy(inputs: Mapping[str, Any], experiment: Experiment, trained: Nod
         return dict(inputs)
     role = "adapter" if isinstance(experiment.tuning, Lora) else "model"
     return {**inputs, role: trained}
+
+
+def _rounds(trained: Node) -> list[Node]:
+    """All rounds of a training, the first one first; itself where it is trained in one go."""
+    previous = trained.inputs.get("previous")
+    return [*(_rounds(previous) if isinstance(previous, Node) else []), trained]
 
 
 def _training(experiment: Experiment, optimization: Any) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from cwdpo.cli import data as _data  # registers its commands
 from cwdpo.cli import doctor as _doctor  # registers its command
 from cwdpo.cli import fetch as _fetch  # registers its command
 from cwdpo.cli import jobs as _jobs  # registers its commands
+from cwdpo.cli import probe as _probe  # registers its commands
 from cwdpo.cli.app import (
     AllOption,
     ClusterOption,
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 
-__all__ = ["_data", "_doctor", "_fetch", "_jobs", "app", "main"]
+__all__ = ["_data", "_doctor", "_fetch", "_jobs", "_probe", "app", "main"]
 
 
 def _version(wanted: bool) -> None:

@@ -30,8 +30,10 @@ KINDS: dict[str, Kind] = {
     "stage1": "train",
     "sft_phase": "train",
     "reference": "generate",
+    "probe_set": "generate",
     "frequencies": "prepare",
     "stage2": "train",
+    "probe": "generate",
     "generate": "generate",
     "score": "score",
 }

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from cwdpo.data.sources import DataSource
+from cwdpo.dynamics.settings import Probe
 from cwdpo.evaluate.benchmarks import Benchmark
 from cwdpo.experiment import Experiment, Grid
 from cwdpo.jobs.plan import Plan
@@ -51,7 +52,8 @@ def _in_small(experiment: Experiment, images: int) -> Experiment:
             "stage1": _short(experiment.stage1),
             "stage2": _short(experiment.stage2),
             "benchmarks": tuple(_few_items(benchmark, experiment.data) for benchmark in experiment.benchmarks),
-            "execution": experiment.execution.model_copy(update={"checkpoint_every": 1}),
+            "probe": _few_samples(experiment.probe),
+            "execution": experiment.execution.model_copy(update={"checkpoint_every": 1, "snapshot_every": 1}),
         }
     )
 
@@ -74,6 +76,11 @@ def _short(stage: Training | None) -> Training | None:
     if isinstance(stage, Stage2) and stage.rollouts:
         update["rollouts"] = stage.rollouts.model_copy(update={"prompts": None})
     return stage.model_copy(update=update)
+
+
+def _few_samples(probe: Probe | None) -> Probe | None:
+    """A few samples at each step."""
+    return probe and probe.model_copy(update={"samples": min(probe.samples, ITEMS), "every": 1})
 
 
 def _quickly_made(model: ModelSource) -> ModelSource:

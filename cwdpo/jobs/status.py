@@ -11,7 +11,7 @@ from cwdpo.jobs.events import Pulse, last_progress, pulse
 from cwdpo.jobs.plan import Plan, Shown
 from cwdpo.pipeline import Node
 
-COLUMNS = ("pretrain", "stage1", "sft_phase", "stage2", "generate", "score")
+COLUMNS = ("pretrain", "stage1", "sft_phase", "stage2", "probe", "generate", "score")
 """Stages that are always shown; data preparation is shown where it is not simply done or waiting."""
 
 TROUBLE = ("failed", "damaged", "interrupted", "running", "starting", "cancelled")

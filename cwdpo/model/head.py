@@ -41,7 +41,17 @@ def reading_tokens(model: Any, wanted: Wanted, reading: Reading = LOGPS, start: 
         found = read_tokens(rows, Head(head.weight, head.bias), wanted.tokens, reading.of_words(), start)
         return joined(reading, found, values_of(model, rows) if reading.values else None)
 
-    with _computing(head, read), _last_layer_where(model, wanted):
+    with head_doing(model, wanted, read):
+        yield
+
+
+@contextmanager
+def head_doing(model: Any, wanted: Wanted, read: Callable[[Any, Tensor], Tensor]) -> Iterator[None]:
+    """Context in which the LM head gives what `read` makes of itself and the hidden states, in place of logits.
+
+    What no wanted token needs is not computed.
+    """
+    with _computing(model.get_output_embeddings(), read), _last_layer_where(model, wanted):
         yield
 
 
@@ -52,7 +62,7 @@ def reading_states(model: Any, wanted: Wanted) -> Iterator[None]:
     def read(_: Any, hidden: Tensor) -> Tensor:
         return hidden.flatten(0, 1).index_select(0, wanted.sources)
 
-    with _computing(model.get_output_embeddings(), read), _last_layer_where(model, wanted):
+    with head_doing(model, wanted, read):
         yield
 
 

@@ -74,7 +74,7 @@ def starting_states(model: Any, batch: ResponseBatch, plain_head: bool) -> Tenso
 
     with torch.no_grad():
         if plain_head:
-            logits, which = _plain_logits(model, batch)
+            logits, which = plain_logits(model, batch)
             return logits.index_select(0, which).log_softmax(1)
         with reading_states(model, batch.wanted):
             states: Tensor = model(**batch.inputs, attention_mask=batch.attention(), use_cache=False).logits
@@ -93,7 +93,7 @@ def _from_logits(model: Any, batch: ResponseBatch, reading: Reading, start: Tens
     import torch
 
     with keeping_values(model, reading) as kept:
-        logits, which = _plain_logits(model, batch)
+        logits, which = plain_logits(model, batch)
     chunk = Chunk(logits.index_select(0, which).log_softmax(1), batch.wanted.tokens, start)
     words = reading.of_words()
     found = torch.stack(
@@ -102,7 +102,7 @@ def _from_logits(model: Any, batch: ResponseBatch, reading: Reading, start: Tens
     return joined(reading, found, kept[0].index_select(0, which) if kept else None)
 
 
-def _plain_logits(model: Any, batch: ResponseBatch) -> tuple[Tensor, Tensor]:
+def plain_logits(model: Any, batch: ResponseBatch) -> tuple[Tensor, Tensor]:
     """Logits (M, V) in float32, and which of them predicts each response token, (K,)."""
     import torch
 

@@ -56,12 +56,12 @@ class Scorer:
 
     def __init__(self, model: Any, pad: int, device: torch.device, way: Way) -> None:
         self.way = way
-        self._model, self._pad, self._device = model, pad, device
+        self.model, self._pad, self.device = model, pad, device
         self._positions = prefix_positions(model)
 
     def of_another(self, model: Any) -> Scorer:
         """The same for another model of the same kind."""
-        return Scorer(model, self._pad, self._device, self.way)
+        return Scorer(model, self._pad, self.device, self.way)
 
     def logps(self, groups: Sequence[Group], width: int = 0) -> tuple[Tensor, Tensor]:
         """Log-probabilities and lengths of all responses, group by group, with gradient. Shapes (R,).
@@ -78,16 +78,16 @@ class Scorer:
             start: context of the policy at the start, where `kl` is read.
         """
         batch = self.batch(groups, width)
-        if self._device.type == "cuda":
+        if self.device.type == "cuda":
             batch = batch.pinned()
-        batch = batch.to(self._device)
+        batch = batch.to(self.device)
         plain = not self.way.chunked
         before = None
         if "kl" in reading.names:
             assert start is not None, "kl is read beside the policy at the start"
             with start():
-                before = starting_states(self._model, batch, plain)
-        return read_responses(self._model, batch, reading, plain, before)
+                before = starting_states(self.model, batch, plain)
+        return read_responses(self.model, batch, reading, plain, before)
 
     def batch(self, groups: Sequence[Group], width: int = 0) -> ResponseBatch:
         """Rows of one forward pass, on the CPU."""

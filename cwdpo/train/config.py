@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -12,6 +12,7 @@ from cwdpo.model.config import Lora, Policy, Tuning
 from cwdpo.model.decoding import Decoding
 from cwdpo.objectives import PreferenceObjective, SupervisedObjective
 from cwdpo.train.rewards import CiderReward, Reward
+from cwdpo.train.steering import Steering
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
@@ -88,17 +89,23 @@ class Rollouts(Config):
 class TrainingSpec(Config):
     """What both stages share."""
 
+    stage: ClassVar[Literal["stage1", "stage2"]]
+    """Whose training it is, for those who read its probes."""
+
     policy: Policy
     tuning: Tuning = Lora()
     optimization: Optimization = Optimization()
     one_per_image: bool = False
     """Draw one caption per image and epoch by seed, instead of training on every record."""
     seed: int = 0
+    steering: Annotated[Steering | None, Neutral(None)] = None
+    """Probes that the training acts on."""
 
 
 class Stage1Spec(TrainingSpec):
     """Supervised training."""
 
+    stage: ClassVar[Literal["stage1", "stage2"]] = "stage1"
     objective: SupervisedObjective
     portion: Annotated[Literal["stage1", "stage2"], Neutral("stage1")] = "stage1"
     """Whose share of the images is trained on."""
@@ -125,6 +132,7 @@ class Round(Config):
 class Stage2Spec(TrainingSpec):
     """Preference training."""
 
+    stage: ClassVar[Literal["stage1", "stage2"]] = "stage2"
     objective: PreferenceObjective
     rollouts: Annotated[Rollouts | None, Neutral(None)] = None
     """Of objectives that sample their own responses."""

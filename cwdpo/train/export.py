@@ -19,7 +19,7 @@ def save_policy(context: StageContext, engine: Engine, processor: Any, spec: Tra
         adapter = Trainables(engine).weights()
         if context.rank.is_first:
             with saving(context.out):
-                _save_adapter(engine.model, adapter, context.out, spec.policy.dtype)
+                save_adapter(engine.model, adapter, context.out, spec.policy.dtype)
     else:
         weights = _full_weights(engine)
         if context.rank.is_first:
@@ -29,7 +29,7 @@ def save_policy(context: StageContext, engine: Engine, processor: Any, spec: Tra
     context.barrier()
 
 
-def _save_adapter(model: Any, weights: dict[str, Any], folder: Path, dtype: str) -> None:
+def save_adapter(model: Any, weights: dict[str, Any], folder: Path, dtype: str) -> None:
     """A folder that `PeftModel.from_pretrained` loads; equal adapters have equal bytes, wherever the model lies."""
     import torch
 

@@ -32,6 +32,8 @@ from cwdpo.train.checkpoint import Checkpoints, Progress
 from cwdpo.train.config import TrainingSpec
 from cwdpo.train.engine import Engine, check_precision, engine_config
 from cwdpo.train.export import save_policy
+from cwdpo.train.keeping import Keeper
+from cwdpo.train.steering import observe
 from cwdpo.train.task import Encoded, Order, Scored, Shares, Task, rooted
 
 
@@ -52,11 +54,15 @@ class Trainer:
         if not samples:
             raise DataError("no training samples: the portion is empty or no sample has a rejected response")
         check_precision(spec.policy.dtype, context.execution)
-        self.context, self.spec, self.task = context, spec, task
+        self.context, self.spec, self.samples, self.task = context, spec, samples, task
         self.order, self.total, self.end = self._plan(samples)
         self._check_whole_batch()
-        self.checkpoints = Checkpoints(context, full=spec.tuning.name == "full")
+        full = spec.tuning.name == "full"
+        self.checkpoints = Checkpoints(context, full=full)
+        self.keeper = Keeper(context, 0 if full else context.execution.snapshot_every, spec.policy.dtype)
         self.start: StartingPolicy | None = None
+        self.logged: list[dict[str, Any]] = []
+        """Points of the curve since this process began."""
         self.engine, self.collator, self.progress = self._start()
         mine = range(context.rank.rank, len(samples), context.rank.world_size)
         task.check(self.collator, (samples[number] for number in mine))
@@ -66,11 +72,15 @@ class Trainer:
         )  # fmt: skip
 
     def run(self) -> None:
-        """Train to the end and write the policy."""
-        while self.progress.step < self.end:
+        """Train to the end, or to where its probes end it, and write the policy."""
+        begin, observer = self.begin, observe(self)
+        while (until := observer.look(self.progress.step) if observer else self.end) > self.progress.step:
             ready = self.task.ready(self, self.progress.step)
-            self._train(range(self.progress.step, min(ready, self.end)))
+            self._train(range(self.progress.step, min(ready, until)))
         self._write()
+        self.keeper.publish(begin, self.progress.step, self.total, observer.result if observer else None)
+        if observer:
+            observer.publish()
         self.engine.close()
         if self.start:
             self.start.close()
@@ -85,6 +95,11 @@ class Trainer:
         total = self.spec.optimization.total_steps(order.steps_per_epoch)
         return order, total, total
 
+    @property
+    def begin(self) -> int:
+        """The step that the schedule had reached before this stage."""
+        return 0
+
     def _write(self) -> None:
         save_policy(self.context, self.engine, self.collator.processor, self.spec)
 
@@ -98,8 +113,10 @@ class Trainer:
                 self._since = time.perf_counter()
 
     def _finish_turn(self, stop: bool) -> None:
-        """Write a checkpoint when one is due."""
+        """Keep the adapter and write a checkpoint when they are due; a resume from the latter finds the former."""
         done = self.progress.step
+        if self.keeper.is_due(done) and done < self.end:
+            self.keeper.keep(self.engine, done)
         if stop:
             self.save()
             raise Interrupted(f"stopped by a signal; checkpoint written at step {done}")
@@ -231,10 +248,12 @@ class Trainer:
         done = self.progress.step
         if done % self.context.execution.log_every == 0 or done == self.end:
             tokens = means.pop("tokens") / seconds
-            self.context.event(
-                "step", step=done, total=self.end, learning_rate=rate, grad_norm=norm, tokens_per_second=tokens,
-                seconds=seconds, **means, **{f"state_{key}": value for key, value in state.items()},
-            )  # fmt: skip
+            point = {
+                "step": done, "total": self.end, "learning_rate": rate, "grad_norm": norm, "tokens_per_second": tokens,
+                "seconds": seconds, **means, **{f"state_{key}": value for key, value in state.items()},
+            }  # fmt: skip
+            self.context.event("step", **point)
+            self.logged.append(point)
 
     def _seed_dropout(self, step: int, number: int) -> None:
         """Dropout, where there is any, draws from seed, step, micro-batch and rank: a resume needs no stored state."""

@@ -112,6 +112,11 @@ class RoundTrainer(Trainer):
             )
         return self._order, total, self._round.end(total)
 
+    @property
+    def begin(self) -> int:
+        """Where the round before this one ended."""
+        return self._order.begun.step
+
     def _write(self) -> None:
         save_policy(self.context, self.engine, self.collator.processor, self.spec)
         if not self._round.is_last:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pydantic import Field, model_validator
 
 from cwdpo.base.config import Config
+from cwdpo.dynamics.curriculum import Curriculum
+from cwdpo.dynamics.early_stop import EarlyStop
 from cwdpo.negatives import Negatives, makers
 from cwdpo.negatives.source import Part
 from cwdpo.objectives import PreferenceObjective, Sft, SftRevised, SupervisedObjective
@@ -24,11 +26,18 @@ class Stage1(Config):
     """Where rejected responses come from; needed by objectives that use them."""
     optimization: Optimization = Optimization(learning_rate=1e-5)
     """Batch, schedule, optimizer."""
+    early_stop: EarlyStop | None = None
+    """When it ends before its schedule does, by what its probes show (`probe` says which); None never."""
 
     @model_validator(mode="after")
     def _negatives_where_needed(self) -> Stage1:
         _check_negatives("stage1", self.objective, self.negatives)
         return self
+
+    @property
+    def steered(self) -> bool:
+        """Whether the training acts on its probes."""
+        return self.early_stop is not None
 
     @property
     def objectives(self) -> tuple[Supervised, ...]:
@@ -88,6 +97,10 @@ class Stage2(Config):
     """Make negatives that come from the policy anew from time to time; None keeps those of the policy at the start."""
     optimization: Optimization = Optimization(learning_rate=5e-6)
     """Batch, schedule, optimizer."""
+    early_stop: EarlyStop | None = None
+    """As in Stage 1."""
+    curriculum: Curriculum | None = None
+    """Which pairs come when, by how hard their rejected responses are; None shuffles each pass over the data."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Stage2:
@@ -98,7 +111,20 @@ class Stage2(Config):
             raise ValueError("objective.constraint_estimate: current_batch is for stage1 only; use previous_step")
         if self.refresh:
             self._check_refresh(self.refresh.rounds)
+            if self.early_stop:
+                raise ValueError(
+                    "early_stop: a Stage 2 in rounds has its steps shared out beforehand: leave out refresh"
+                )
+        if self.curriculum:
+            self._check_curriculum()
         return self
+
+    def _check_curriculum(self) -> None:
+        """Raise `ValueError` where pairs have no starting log-probabilities to be ordered by."""
+        if not isinstance(self.objective, Preference):
+            raise ValueError(f"curriculum: objective '{self.objective.name}' has no pairs with a reference to order by")
+        if self.refresh:
+            raise ValueError("curriculum: rounds have new pairs each: leave out refresh")
 
     def _check_refresh(self, rounds: int) -> None:
         """Raise `ValueError` where rounds would change nothing, or there are more of them than steps."""
@@ -126,6 +152,11 @@ class Stage2(Config):
         prompts, batch_size = self.sampling and self.sampling.prompts, self.optimization.batch_size
         if prompts and prompts < batch_size:
             raise ValueError(f"rollouts.prompts: {prompts} do not fill one batch of {batch_size} (batch_size)")
+
+    @property
+    def steered(self) -> bool:
+        """Whether the training acts on its probes."""
+        return self.early_stop is not None or self.curriculum is not None
 
     @property
     def sampling(self) -> Rollouts | None:

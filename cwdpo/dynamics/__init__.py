@@ -1,0 +1,1 @@
+"""Learning dynamics: what probes record of a training, what it tells, and who acts on it."""
