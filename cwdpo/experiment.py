@@ -66,7 +66,9 @@ class Experiment(Config):
 
     def _probed_later(self) -> bool:
         """Whether a training is probed by the adapters that it has kept."""
-        return any(stage and not probed_in_run(self, stage) for stage in (self.stage1, self.stage2))
+        stages = [stage for stage in (self.stage1, self.stage2) if stage]
+        measured = self.probe is not None and self.probe.influence is not None
+        return bool(stages) and (measured or not all(probed_in_run(self, stage) for stage in stages))
 
     def _check_probes(self) -> None:
         """Raise `ValueError` where something is to act on probes that there are not, or no adapter is kept for them."""
@@ -78,6 +80,8 @@ class Experiment(Config):
                 raise ValueError(f"{name}.{wanting[0]}: it goes by probes: set probe, if only to {{}}")
             if rule and rule.keep == "best" and not lora:
                 raise ValueError(f"{name}.early_stop.keep: best goes back to a kept adapter, so it needs tuning lora")
+        if self.probe and self.probe.influence and not lora:
+            raise ValueError("probe.influence: it is measured on kept adapters, so it needs tuning lora")
         kept = self.execution.snapshot_every
         if self.probe and lora and self._probed_later() and (not kept or self.probe.every % kept):
             raise ValueError(

@@ -41,6 +41,8 @@ from cwdpo.data.frequencies import FrequenciesSpec
 from cwdpo.data.pairs import PairsSpec
 from cwdpo.data.preferences import supplies_of
 from cwdpo.data.sources import DataSource, Demo, Preferences, data_digest, data_root
+from cwdpo.dynamics.influence.losses import unsupported
+from cwdpo.dynamics.influence.stage import InfluenceSpec
 from cwdpo.dynamics.rows import IN_RUN
 from cwdpo.dynamics.settings import BETA, Probe, ProbeSetSpec, ProbeSpec, StageName
 from cwdpo.evaluate.benchmarks import Benchmark
@@ -100,6 +102,7 @@ STAGES = {
         Stage("frequencies", 1, FrequenciesSpec, "cwdpo.data.frequencies", ranks=False),
         Stage("stage2", 1, Stage2Spec, "cwdpo.train.stage2", ranks=True, implied=frozenset({"watched"})),
         Stage("probe", 1, ProbeSpec, "cwdpo.dynamics.probe", ranks=True, splits=True),
+        Stage("influence", 1, InfluenceSpec, "cwdpo.dynamics.influence.stage", ranks=True),
         Stage("generate", 1, GenerateSpec, "cwdpo.evaluate.generate", ranks=True, splits=True),
         Stage("score", 1, ScoreSpec, "cwdpo.evaluate.score", ranks=False),
     )
@@ -177,11 +180,18 @@ class Probed:
     Attributes:
         stage: `stage1` or `stage2`.
         rows: the node that has the rows: a `probe` of its own, or the training itself where it was probed as it ran.
+        influence: the node that measured what steps do, where that is asked for.
     """
 
     stage: StageName
     training: Node
     rows: Node
+    influence: Node | None = None
+
+    @property
+    def nodes(self) -> list[Node]:
+        """What is computed for it."""
+        return [self.rows, *([self.influence] if self.influence else [])]
 
     def folder(self, store: Store) -> Path:
         """Where the rows lie once they are computed."""
@@ -281,7 +291,7 @@ class Wiring:
             benchmark.name: self._benchmark(experiment, benchmark, _with_policy(inputs, experiment, trained))
             for benchmark in experiment.benchmarks
         }
-        roots = [*scores.values(), *([trained] if trained else []), *(one.rows for one in probed)]
+        roots = [*scores.values(), *([trained] if trained else []), *(node for one in probed for node in one.nodes)]
         return Wired(scores, trained, tuple(roots), tuple(probed))
 
     def _probe_set(self, experiment: Experiment, probe: Probe, inputs: Mapping[str, Any]) -> Node:
@@ -313,17 +323,33 @@ class Wiring:
         probe, stage = experiment.probe, getattr(experiment, name)
         if probe is None:
             return
-        if probed_in_run(experiment, stage):
-            yield from (Probed(name, run, run) for run in _rounds(trained))
-            return
-        beta = getattr(stage.objective, "beta", BETA)
-        spec = ProbeSpec(policy=policy_of(experiment.model), stage=name, every=probe.every, beta=beta)
         probe_set = self._probe_set(experiment, probe, inputs)
         for run in _rounds(trained):
             # What a training went on from is an input of its own.
             start = {role: run.inputs[role] for role in ("model", "adapter", "images") if role in run.inputs}
             own = {**start, "run": run, "probe_set": probe_set}
-            yield Probed(name, run, self._node("probe", spec, own, experiment.execution))
+            rows = run if probed_in_run(experiment, stage) else self._rows(experiment, probe, name, own)
+            yield Probed(name, run, rows, self._influence(experiment, probe, stage, own))
+
+    def _rows(self, experiment: Experiment, probe: Probe, name: StageName, inputs: Mapping[str, Any]) -> Node:
+        """A finished training, read at the adapters that it kept."""
+        beta = getattr(getattr(experiment, name).objective, "beta", BETA)
+        spec = ProbeSpec(policy=policy_of(experiment.model), stage=name, every=probe.every, beta=beta)
+        return self._node("probe", spec, inputs, experiment.execution)
+
+    def _influence(
+        self, experiment: Experiment, probe: Probe, stage: Stage1 | Stage2, inputs: Mapping[str, Any]
+    ) -> Node | None:
+        """What steps do, where the objective has a loss of single samples."""
+        if probe.influence is None or unsupported(stage.objective):
+            return None
+        spec = InfluenceSpec.model_validate(
+            {
+                "policy": policy_of(experiment.model), "tuning": experiment.tuning, "objective": stage.objective,
+                "every": probe.every, "seed": experiment.seed, **probe.influence.model_dump(),
+            }
+        )  # fmt: skip
+        return self._node("influence", spec, inputs, experiment.execution)
 
     def _pairs(self, data: DataSource, purpose: str, execution: Execution) -> tuple[Node | Outside, Node]:
         """The data folder, and the records read from it."""

@@ -173,7 +173,7 @@ def experiments(files: Path) -> dict[str, dict[str, Any]]:
             "model": tiny,
             "stage1": {"objective": {"name": "sft"}},
             "stage2": {"objective": {"name": "dpo"}, "negatives": perturb},
-            "probe": {"samples": 16},
+            "probe": {"samples": 16, "influence": {"updates": 2}},
             "seed": 1,
         },
         **{

@@ -18,6 +18,10 @@ SHARE = "share-"
 """Before the number of a share in the role of its artefact."""
 
 
+WATCHED = "watched"
+"""Role of what a training is only looked at with: its result does not stand on it."""
+
+
 def is_share(role: str) -> bool:
     """Whether what is read under this role is a share of the stage's own work."""
     return role.startswith(SHARE) and role.removeprefix(SHARE).isdigit()
@@ -78,7 +82,7 @@ class Blocks(Generic[Item]):
         self.size = size
         self.count = -(-len(items) // size)
         share = context.share or Share(0, 1)
-        self._own = range(share.number, self.count, share.of)
+        self.own = range(share.number, self.count, share.of)
         if context.rank.is_first:
             self._take_over()
 
@@ -103,7 +107,7 @@ class Blocks(Generic[Item]):
         if not self.context.rank.is_first:
             return
         if self.context.share:
-            for index in self._own:
+            for index in self.own:
                 files.write_bytes(self._path(self.context.out, index), self.path(index).read_bytes())
         else:
             files.write_jsonl(self.context.out / name, self.rows())
@@ -126,7 +130,7 @@ class Blocks(Generic[Item]):
 
     def pending(self) -> list[int]:
         """Blocks that are not finished yet."""
-        return [index for index in self._own if not self.path(index).exists()]
+        return [index for index in self.own if not self.path(index).exists()]
 
     def length(self, index: int) -> int:
         """How many items block `index` has, without reading them."""
@@ -137,7 +141,7 @@ class Blocks(Generic[Item]):
         assert len(rows) == self.length(index), "one row per item"
         self.context.check()
         files.write_jsonl(self.path(index), rows)
-        self.context.event("progress", done=self.finished(), total=len(self._own))
+        self.context.event("progress", done=self.finished(), total=len(self.own))
         if self.context.stopping() and self.context.rank.world_size == 1:
             raise Interrupted(f"stopped by a signal after block {index}; finished blocks are kept")
 

@@ -132,11 +132,12 @@ def _states(plan: Plan, book: Book | None) -> dict[str, Shown]:
 
 def collect(plan: Plan) -> int:
     """Write `report.md` and `gaps.json`; 1 where a cell lacks a score."""
+    from cwdpo.report.dynamics import diagnosed, section
     from cwdpo.report.render import markdown
     from cwdpo.report.table import tables
 
     folder, book = plan.store.home / "grids" / plan.grid.name, open_book(plan, quietly(plan))
-    files.write_text(folder / "report.md", markdown(tables(plan, overlay_of(book))))
+    files.write_text(folder / "report.md", markdown(tables(plan, overlay_of(book)), section(diagnosed(plan))))
     gaps = {cell: found for cell in plan.wired if (found := causes(plan, cell, book))}
     files.write_json(folder / "gaps.json", gaps)
     typer.echo(f"{len(plan.wired) - len(gaps)} of {len(plan.wired)} cells complete; report in {folder / 'report.md'}")

@@ -149,6 +149,7 @@ def report(
     from cwdpo.base import files
     from cwdpo.cli.slurm import quietly
     from cwdpo.jobs.slurm.view import open_book, overlay_of
+    from cwdpo.report.dynamics import diagnosed, section
     from cwdpo.report.render import as_json as to_json
     from cwdpo.report.render import markdown, print_tables
     from cwdpo.report.table import tables
@@ -156,11 +157,14 @@ def report(
     found = open_plan(grid, override, home)
     results = tables(found, overlay_of(open_book(found, quietly(found))))
     target = output or found.store.home / "grids" / found.grid.name / "report.md"
-    files.write_text(target, markdown(results))
+    dynamics = diagnosed(found)
+    files.write_text(target, markdown(results, section(dynamics)))
     if as_json:
         print_json(to_json(results))
     else:
         print_tables(results)
+        for line in (line for one in dynamics for line in one.lines()):
+            typer.echo(line)
         typer.echo(f"written to {target}")
 
 

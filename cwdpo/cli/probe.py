@@ -1,7 +1,9 @@
-"""`cwdpo probe explain` and `replay`: what the probes of a training tell, and when a rule would have ended it."""
+"""`cwdpo probe explain`, `replay` and `figures`: what the probes of a training tell, in words and pictures."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     from cwdpo.dynamics.early_stop import EarlyStop
     from cwdpo.dynamics.replay import Replay
     from cwdpo.jobs.plan import Plan
-    from cwdpo.jobs.probed import Recorded
+    from cwdpo.report.figures.draw import Drawn
 
 probe = typer.Typer(
     name="probe",
@@ -73,6 +75,65 @@ def replay(
         typer.echo("\n\n".join(f"{name}: {_text(result)}" for name, result in found.items()))
 
 
+@probe.command(epilog="Example: cwdpo probe figures --grid demo --case dpo --case cw_dpo --stage stage2")
+def figures(
+    grid: GridOption,
+    case: Annotated[
+        list[str] | None, typer.Option("--case", help="A case to draw; may be repeated.  [default: all]")
+    ] = None,
+    stage: StageOption = None,
+    figure: Annotated[
+        list[str] | None,
+        typer.Option("--figure", help="figure3 to figure6, delta_logp; may be repeated.  [default: all]"),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder.  [default: <home>/grids/<grid>/figures]")
+    ] = None,
+    override: SetOption = None,
+    home: HomeOption = None,
+) -> None:
+    """Draw the paper's figures of learning dynamics: PNG, PDF and their data as CSV, seeds as bands."""
+    plan = open_plan(grid, override, home)
+    folder = out or plan.store.home / "grids" / plan.grid.name / "figures"
+    for name in _stages(plan, stage):
+        for drawn in _draw(plan, name, _cases(plan, case), figure, folder / name):
+            typer.echo(f"{name}: {drawn.name}: {drawn.files[0] if drawn.files else 'not available'}")
+            for reason in drawn.missing:
+                typer.echo(f"  not available: {reason}")
+
+
+def _draw(plan: Plan, stage: str, cases: list[str], figure: list[str] | None, folder: Path) -> list[Drawn]:
+    """All figures of one stage, in place of those that were drawn before."""
+    from cwdpo.base import files
+    from cwdpo.report.figures.draw import FIGURES, draw_figures
+    from cwdpo.report.gathered import gather
+
+    for name in figure or ():
+        if name not in FIGURES:
+            raise ConfigError(f"--figure: unknown figure {name_valid(name, FIGURES)}")
+    runs = gather(plan, stage, cases)
+    with files.folder_written_whole(folder) as temporary:
+        drawn = draw_figures(temporary, runs, tuple(figure or FIGURES))
+    return [replace(one, files=tuple(folder / path.name for path in one.files)) for one in drawn]
+
+
+def _stages(plan: Plan, stage: str | None) -> list[str]:
+    """The stages that any case was probed in, or the one that was named."""
+    found = list(dict.fromkeys(one.stage for wired in plan.wired.values() for one in wired.probed))
+    if not found:
+        raise ConfigError("nothing is probed in this grid: set probe, for example probe: {every: 100}")
+    if stage is not None and stage not in found:
+        raise ConfigError(f"--stage: {name_valid(stage, found)}")
+    return [name for name in found if stage in (None, name)]
+
+
+def _cases(plan: Plan, wanted: list[str] | None) -> list[str]:
+    for case in wanted or ():
+        if case not in plan.grid.cases:
+            raise ConfigError(f"unknown case {name_valid(case, plan.grid.cases)}")
+    return wanted or plan.grid.cases
+
+
 def evidence_of(plan: Plan, cell: str, stage: str | None) -> list[Evidence]:
     """What was recorded of each training of a run, or of the one that `stage` names.
 
@@ -86,15 +147,7 @@ def evidence_of(plan: Plan, cell: str, stage: str | None) -> list[Evidence]:
         raise ConfigError(f"{cell} trains nothing")
     if stage is not None and stage not in found:
         raise ConfigError(f"--stage: {name_valid(stage, found)}")
-    return [_evidence(title, one) for title, one in found.items() if stage in (None, title)]
-
-
-def _evidence(title: str, found: Recorded) -> Evidence:
-    from cwdpo.dynamics.alarms import Evidence
-    from cwdpo.dynamics.points import points_of
-
-    points = points_of(found.probes) if found.probes else ()
-    return Evidence(title, found.objective, points, found.training, found.missing, found.total)
+    return [one.evidence(title) for title, one in found.items() if stage in (None, title)]
 
 
 def replayed(rule: EarlyStop, evidence: Evidence) -> Replay | str:

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.segment import Segment, Segments
 from rich.style import Style
 
+from cwdpo.jobs.kept import starting_distributions
 from cwdpo.jobs.plan import Shown, different_images
 from cwdpo.jobs.status import CellStatus, GridStatus, Overlay, Work, counted, folded, grid_status
 from cwdpo.pipeline import STAGES
@@ -44,6 +45,9 @@ MOST_WORK = 20
 MOST_FAILURES = 10
 """Reasons shown of a folded grid."""
 
+MOST_ALARMS = 5
+"""Alarms shown unless all are asked for."""
+
 Rows = Sequence[Sequence[str]]
 """Cells of a table; a cell may have several lines."""
 
@@ -69,6 +73,8 @@ def print_plan(plan: Plan, every: bool = False) -> None:
         f"\n{len(plan.grid.cells)} cells, {len(plan.nodes)} distinct stages"
         f" ({plan.naive_count()} if nothing were shared), {done} done",
     )
+    if kept := starting_distributions(plan.grid):
+        print_text(screen, kept)
 
 
 def _stage_rows(plan: Plan, states: Mapping[str, Shown], width: int) -> Rows:
@@ -114,6 +120,7 @@ def print_status(plan: Plan, every: bool = False, overlay: Overlay | None = None
     _print_work(screen, status.work, every)
     if images := different_images(status.images.values()):
         print_text(screen, f"\nfinished stages were computed in different images: {images}")
+    _print_alarms(screen, status, every)
     _print_failures(screen, status, every or len(rows) == len(status.cells))
 
 
@@ -156,6 +163,14 @@ def duration(seconds: float) -> str:
             smaller = {"h": 3600, "m": 60, "s": 1}[below]
             return f"{whole // size}{unit}{whole % size // smaller:02d}{below}"
     return f"{whole}s"
+
+
+def _print_alarms(screen: Console, status: GridStatus, every: bool) -> None:
+    shown = status.alarms if every else status.alarms[:MOST_ALARMS]
+    for number, (training, sentence) in enumerate(shown):
+        print_text(screen, f"{'' if number else chr(10)}alarm: {training}: {sentence}")
+    if len(shown) < len(status.alarms):
+        print_text(screen, f"{len(status.alarms) - len(shown)} more alarms; --all shows them")
 
 
 def _print_failures(screen: Console, status: GridStatus, every: bool) -> None:
@@ -229,7 +244,11 @@ def status_json(plan: Plan, overlay: Overlay | None = None) -> dict[str, Any]:
     cells = [{"case": cell.case, "seed": cell.seed, "stages": cell.stages} for cell in status.cells]
     work = [{"stage": entry.label, "attempt": entry.attempt, **_pulse_json(entry)} for entry in status.work]
     images = dict(Counter(status.images.values()))
-    return {"grid": plan.grid.name, "cells": cells, "work": work, "failures": dict(status.failures), "images": images}
+    alarms = [{"training": training, "sentence": sentence} for training, sentence in status.alarms]
+    failures = dict(status.failures)
+    return {
+        "grid": plan.grid.name, "cells": cells, "work": work, "failures": failures, "images": images, "alarms": alarms,
+    }  # fmt: skip
 
 
 def _pulse_json(work: Work) -> dict[str, Any]:

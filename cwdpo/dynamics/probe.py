@@ -3,7 +3,7 @@
 A block of samples is read at every step by one replica; what was read at a step is a file of its own, so that a killed
 job goes on where it was.
 
-    partial/start/000003.safetensors              what the policy at the start leaves behind for divergences
+    partial/start/000003.start                    what the policy at the start leaves behind for divergences
     partial/steps/step-000100/000003.json         rows of one block at one step, see `probing.py`
 """
 
@@ -18,7 +18,8 @@ from cwdpo.base import files
 from cwdpo.base.context import Blocks, StageContext
 from cwdpo.base.errors import Interrupted
 from cwdpo.data.encoding import Collator
-from cwdpo.dynamics.probing import Prober, response_rows, scorer_of, token_rows
+from cwdpo.dynamics.points import points_of
+from cwdpo.dynamics.probing import Prober, findings_of, probes_in_memory, response_rows, scorer_of, token_rows
 from cwdpo.dynamics.rows import TOP, write_probes
 from cwdpo.dynamics.samples import load_probe_set, load_settings
 from cwdpo.dynamics.settings import ProbeSpec, about_probes
@@ -49,7 +50,8 @@ class Reading:
         samples = load_probe_set(context.inputs["probe_set"])
         self.snapshots = Snapshots(context.inputs["run"], context.inputs.get("adapter"))
         self.steps = self.snapshots.every(self.spec.every)
-        self.blocks = Blocks(context, samples, self.settings.block)
+        # How far it is counts a block at each step.
+        self.blocks = Blocks(replace(context, event=lambda *_, **__: None), samples, self.settings.block)
 
     def run(self) -> None:
         """Read what is not there yet, and publish."""
@@ -72,6 +74,7 @@ class Reading:
             self.snapshots.put(replica.model, step)
             for index, writes in turns:
                 self._read(prober, index, step, writes)
+            self.context.barrier()  # who does not write finds what was left of the start
         for index, writes in turns:
             if writes:
                 self.blocks.write(index, self._whole(index))
@@ -85,16 +88,20 @@ class Reading:
     def _read(self, prober: Prober, index: int, step: int, writes: bool) -> None:
         """One block at one step, unless it is there; in lock-step all ranks read."""
         path, context = self._path(step, index), self.context
-        if path.exists() and prober.has_start(index) and not prober.lockstep:
+        if path.exists() and (step or prober.has_start(index)) and not prober.lockstep:
             return
         began = time.perf_counter()
         rows = prober.rows(index, self.blocks.members(index), step, writes)
         if writes:
             context.check()
             files.write_json(path, {"seconds": time.perf_counter() - began, "rows": rows})
-            context.event("probe", step=step, block=index)
+            context.event("progress", done=self._done(), total=len(self.steps) * len(self.blocks.own))
         if context.stopping() and context.rank.world_size == 1:
             raise Interrupted(f"stopped by a signal after block {index} at step {step}; what was read is kept")
+
+    def _done(self) -> int:
+        """Blocks that were read, each at each step, of all replicas."""
+        return sum(1 for _ in (self.context.partial / "steps").glob("step-*/[0-9]*.json"))
 
     def _path(self, step: int, index: int) -> Path:
         return self.context.partial / "steps" / name_of(step) / f"{index:06d}.json"
@@ -110,10 +117,13 @@ class Reading:
         """Rows by step, and what they are about."""
         rows = list(self.blocks.rows())
         points = {step: [row["points"][number] for row in rows] for number, step in enumerate(self.steps)}
+        told = about_probes(self.settings, self.spec.stage, self.spec.every, self.spec.beta)
+        lines = points_of(probes_in_memory(points, told, self.settings.cooling))
         about = {
-            **about_probes(self.settings, self.spec.stage, self.spec.every, self.spec.beta),
+            **told,
             "steps": self.steps, "total": self.snapshots.course["total"], "samples": len(rows),
             "seconds": sum(row["seconds"] for row in rows), "where": "snapshots",
+            "findings": findings_of(lines, self.spec.stage, self.spec.stage),
         }  # fmt: skip
         write_probes(
             self.context.out, response_rows(points, points[0], self.settings.cooling), token_rows(points), about

@@ -5,7 +5,7 @@ The row of a sample at one step is
     {"id", "responses": {kind: [tokens, logp, residual]}, "tokens": {"token": [...], "logp": [...], ...}}
 
 with one value per token of the chosen response in `tokens`. What the policy at the start of the stage leaves behind for
-divergences (see `looking.py`) lies in a file per block beside them.
+divergences (see `looking.py`) lies in a file per block beside them: safetensors, and behind them their SHA-256.
 """
 
 from __future__ import annotations
@@ -13,15 +13,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cwdpo.base import files
 from cwdpo.base.context import StageContext
-from cwdpo.base.errors import TrainingError
+from cwdpo.base.errors import StoreError, TrainingError
 from cwdpo.data.encoding import Collator, Group
 from cwdpo.data.samples import Sample
+from cwdpo.dynamics.alarms import Evidence, examine
+from cwdpo.dynamics.points import Point
 from cwdpo.dynamics.rows import GRADES, Probes, Row
 from cwdpo.dynamics.samples import ProbeSample
 from cwdpo.dynamics.settings import Cooling
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 VALUES = ("logp", "entropy", "tv", "js")
+SEAL = sha256().digest_size
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,7 @@ class Prober:
 
         Raises:
             TrainingError: a log-probability is not finite.
+            StoreError: what the start left behind is damaged.
         """
         before = {} if step == 0 else self._before(index)
         found: dict[str, tuple[Row, Tensor]] = {}
@@ -111,20 +116,31 @@ class Prober:
     def _keep(self, index: int, kept: Mapping[str, Tensor]) -> None:
         from safetensors.torch import save
 
-        plain = {name: value.detach().cpu().contiguous() for name, value in kept.items()}
-        files.write_bytes(self._path(index), save(plain))
+        content = save({name: value.detach().cpu().contiguous() for name, value in kept.items()})
+        files.write_bytes(self._path(index), content + sha256(content).digest())
 
     def _before(self, index: int) -> dict[str, Tensor]:
-        from safetensors.torch import load_file
+        from safetensors.torch import load
 
-        return dict(load_file(self._path(index)))
+        content = self._start_of(index)
+        if content is None:
+            raise StoreError(f"{self._path(index)} is damaged; delete the folder 'partial' above it to start over")
+        return dict(load(content))
+
+    def _start_of(self, index: int) -> bytes | None:
+        """What was left of the start of a block, where it is there and whole."""
+        path = self._path(index)
+        if not path.exists():
+            return None
+        content, seal = (found := path.read_bytes())[:-SEAL], found[-SEAL:]
+        return content if sha256(content).digest() == seal else None
 
     def _path(self, index: int) -> Path:
-        return self.start / f"{index:06d}.safetensors"
+        return self.start / f"{index:06d}.start"
 
     def has_start(self, index: int) -> bool:
-        """Whether the start of a block was read already."""
-        return self._path(index).exists()
+        """Whether what the start of a block leaves behind is there."""
+        return self._start_of(index) is not None
 
 
 def scorer_of(
@@ -173,6 +189,12 @@ def token_rows(points: Mapping[int, Iterable[Row]]) -> Iterator[Row]:
 def cooling_weight(mean_logp: float, cooling: Cooling) -> float:
     """w_c = sigmoid((mean_logp - l_floor) / tau) (Eq. 6)."""
     return 0.5 * (1 + math.tanh((mean_logp - cooling.l_floor) / cooling.tau / 2))
+
+
+def findings_of(points: Sequence[Point], stage: str, objective: str) -> list[dict[str, Any]]:
+    """What is alarming by the probes alone, for probe.json: who writes it may not know the training's own curve."""
+    found = examine(Evidence(stage, objective, points))
+    return [{"name": one.name, "step": one.step, "sentence": one.sentence} for one in found]
 
 
 def probes_in_memory(points: Mapping[int, Sequence[Row]], about: Mapping[str, Any], cooling: Cooling) -> Probes:

@@ -101,7 +101,8 @@ class Probes:
 
     Attributes:
         about: content of probe.json: `stage`, `every`, `steps`, `total` (steps of the schedule), `samples`, `l_floor`
-            and `tau` (of w_c), `beta`, `seconds` (of probing), `where` ("run" or "snapshots").
+            and `tau` (of w_c), `beta`, `seconds` (of probing), `where` ("run" or "snapshots"),
+            `findings` (what is alarming by the probes alone).
         responses, tokens: as in the files, ordered by step.
     """
 
@@ -137,7 +138,7 @@ def read_probes(folders: Sequence[Path]) -> Probes:
 
     about = [files.read_json(folder / ABOUT) for folder in folders]
     responses, tokens = (
-        pd.concat([_read(folder / name) for folder in folders], ignore_index=True) for name in (RESPONSES, TOKENS)
+        pd.concat([read_table(folder / name) for folder in folders], ignore_index=True) for name in (RESPONSES, TOKENS)
     )
     steps = sorted({step for one in about for step in one["steps"]})
     whole = {**about[-1], "steps": steps, "seconds": sum(one["seconds"] for one in about)}
@@ -147,7 +148,8 @@ def read_probes(folders: Sequence[Path]) -> Probes:
     return Probes(whole, responses.reset_index(drop=True), tokens.reset_index(drop=True))
 
 
-def _read(path: Path) -> pd.DataFrame:
+def read_table(path: Path) -> pd.DataFrame:
+    """A Parquet file; `StoreError` where it is missing or damaged."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -31,8 +31,9 @@ class Cooling(Config):
 class ProbeSet(Config):
     """Which samples are probed, and with what responses."""
 
-    samples: int = Field(default=128, gt=0)
-    """How many images; all of them where the split has fewer that every grade has a negative for."""
+    samples: int = Field(default=40, gt=0)
+    """How many images; all of them where the split has fewer that every grade has a negative for. One costs less than a
+    training sample does."""
     split: Split = "val"
     """Where they are from."""
     seed: int = 0
@@ -57,11 +58,24 @@ class ProbeSet(Config):
         return self
 
 
+class Influence(Config):
+    """What one step on some samples does to others, measured on the kept adapters (Proposition 1, Figure 5)."""
+
+    updates: int = Field(default=3, gt=0)
+    """Samples of the probe set that a step is made on, the first ones."""
+    observations: int = Field(default=4, gt=0)
+    """Responses of the probe set that are observed, the first ones, sample by sample."""
+    learning_rate: float = Field(default=1e-3, gt=0)
+    """Of the plain SGD step."""
+
+
 class Probe(ProbeSet):
     """Probing of both stages: a fixed set of samples is read every so many steps."""
 
     every: int = Field(default=100, gt=0)
     """Optimizer steps between two probes; the first and the last step are always probed."""
+    influence: Influence | None = None
+    """What steps on some samples do to others; None measures nothing of the kind. Needs tuning lora."""
     alarms: Annotated[tuple[str, ...], Place()] = ()
     """What is looked for and told while training runs (which then is when probes are made): squeezing, peaking,
     stale_negatives, constraint_never_active, loser_gradient, divergence."""

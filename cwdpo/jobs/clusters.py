@@ -34,6 +34,7 @@ KINDS: dict[str, Kind] = {
     "frequencies": "prepare",
     "stage2": "train",
     "probe": "generate",
+    "influence": "generate",
     "generate": "generate",
     "score": "score",
 }

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cwdpo.base import files
-from cwdpo.base.context import is_share
+from cwdpo.base.context import WATCHED, is_share
 from cwdpo.base.errors import ConfigError
 from cwdpo.base.sources import changed_sources
 from cwdpo.base.store import Artefact, Look, Store, lineage_of
@@ -160,8 +160,9 @@ def _differences(
 
 
 def _inputs(node: Node) -> Iterator[tuple[str, Node]]:
-    """(role, node) of what a node reads from the store; shares are its own work, done elsewhere."""
-    return ((role, entry) for role, entry in node.inputs.items() if isinstance(entry, Node) and not is_share(role))
+    """(role, node) of what a result stands on in the store; shares are its own work, done elsewhere."""
+    found = ((role, entry) for role, entry in node.inputs.items() if role != WATCHED and not is_share(role))
+    return ((role, entry) for role, entry in found if isinstance(entry, Node))
 
 
 def _parent_ids(node: Node) -> list[str]:

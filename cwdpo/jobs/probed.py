@@ -13,6 +13,7 @@ from cwdpo.jobs.plan import Plan
 from cwdpo.pipeline import Node, Probed
 
 if TYPE_CHECKING:
+    from cwdpo.dynamics.alarms import Evidence
     from cwdpo.dynamics.rows import Probes
 
 
@@ -33,6 +34,14 @@ class Recorded:
     training: list[dict[str, Any]]
     objective: str
     total: int | None
+
+    def evidence(self, title: str) -> Evidence:
+        """What alarms are judged by."""
+        from cwdpo.dynamics.alarms import Evidence
+        from cwdpo.dynamics.points import points_of
+
+        points = points_of(self.probes) if self.probes else ()
+        return Evidence(title, self.objective, points, self.training, self.missing, self.total)
 
 
 def recorded(plan: Plan, cell: str) -> dict[str, Recorded]:

@@ -12,10 +12,14 @@ from cwdpo.negatives.llm.replies import ASKED
 
 
 def saved_progress(artefact: Artefact) -> int:
-    """A number that grows with what is saved: step of the newest whole checkpoint, finished blocks, replies; else 0."""
+    """A number that grows with what is saved: step of the newest whole checkpoint, finished blocks, replies; else 0.
+
+    Of probes it is the blocks at all steps: each is written once more when it has been read at every step.
+    """
     checkpoints = artefact.partial / "checkpoints"
     steps = [int(path.name[5:]) for path in checkpoints.glob("step-*") if path.name[5:].isdigit() and _whole(path)]
     blocks = sum(1 for _ in (artefact.partial / "blocks").glob("[0-9]*.jsonl"))
+    blocks += sum(1 for _ in (artefact.partial / "steps").glob("step-*/[0-9]*.json"))
     return max([*steps, blocks, _replies(artefact.partial / ASKED)]) + _sampled(artefact.partial / "rollouts")
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, get_args
+from typing import Any, Protocol, get_args
 
-from cwdpo.jobs.events import Pulse, last_progress, pulse
+from cwdpo.base import files
+from cwdpo.base.errors import StoreError
+from cwdpo.dynamics.rows import ABOUT
+from cwdpo.jobs.events import Pulse, events, last_progress, pulse
 from cwdpo.jobs.plan import Plan, Shown
-from cwdpo.pipeline import Node
+from cwdpo.pipeline import Node, Probed
 
 COLUMNS = ("pretrain", "stage1", "sft_phase", "stage2", "probe", "generate", "score")
 """Stages that are always shown; data preparation is shown where it is not simply done or waiting."""
@@ -41,6 +44,7 @@ class GridStatus:
         cells: in the order of the grid.
         failures: (stage folder, reason and log) of every failed node.
         images: id of a finished node -> what it was computed in.
+        alarms: (training and the first cell that needs it, what its probes say) of every one that is alarming.
     """
 
     states: Mapping[str, Shown]
@@ -48,6 +52,7 @@ class GridStatus:
     failures: list[tuple[str, str]]
     work: list[Work]
     images: Mapping[str, str]
+    alarms: list[tuple[str, str]]
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,7 @@ def grid_status(plan: Plan, overlay: Overlay | None = None) -> GridStatus:
     if overlay:
         states, reasons = overlay.states(states), overlay.reasons()
     cells, failed = cell_statuses(plan, states), failures(plan, states, reasons)
-    return GridStatus(states, cells, failed, at_work(plan, states), survey.images)
+    return GridStatus(states, cells, failed, at_work(plan, states), survey.images, alarms(plan, states))
 
 
 class Overlay(Protocol):
@@ -97,6 +102,32 @@ def at_work(plan: Plan, states: Mapping[str, Shown]) -> list[Work]:
                 artefact = node.artefact(plan.store)
                 found[node.id] = Work(f"{node.title} {cell}", artefact.newest(), pulse(artefact))
     return list(found.values())
+
+
+def alarms(plan: Plan, states: Mapping[str, Shown]) -> list[tuple[str, str]]:
+    """What probes found alarming, in the order of the grid: of finished ones their own word, of others their events."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for cell, wired in plan.wired.items():
+        for one in wired.probed:
+            if one.rows.id not in found:
+                sentences = _found_by(one, plan, states[one.rows.id])
+                found[one.rows.id] = [(f"{one.training.title} {cell}", sentence) for sentence in sentences]
+    return [entry for entries in found.values() for entry in entries]
+
+
+def _found_by(one: Probed, plan: Plan, state: Shown) -> list[str]:
+    if state in ("done", "stale"):
+        try:
+            return [_sentence(found) for found in files.read_json(one.folder(plan.store) / ABOUT)["findings"]]
+        except (StoreError, KeyError, TypeError) as error:
+            return [f"its probes cannot be read: {error}"]
+    artefact = one.rows.artefact(plan.store)
+    path = artefact.attempts / str(artefact.newest()) / "events.jsonl"
+    return [_sentence(row) for row in events(path) if row.get("event") == "alarm"] if state == "running" else []
+
+
+def _sentence(found: Mapping[str, Any]) -> str:
+    return f"{found['name']} since step {found['step']}: {found['sentence']}"
 
 
 def cell_statuses(plan: Plan, states: Mapping[str, Shown]) -> list[CellStatus]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from cwdpo.base import distributed, files
-from cwdpo.base.context import Share, StageContext, is_share
+from cwdpo.base.context import WATCHED, Share, StageContext, is_share
 from cwdpo.base.errors import (
     Busy,
     ConfigError,
@@ -222,7 +222,8 @@ class Worker:
                 if not self._finished(artefact):
                     raise InputMissing(f"{self.job.stage}: its {role}, {artefact.folder.name}, is not finished")
                 folders[role] = artefact.verified_files() if self.rank.is_first else artefact.files
-                self.parents[role] = artefact.lineage()
+                if role != WATCHED:
+                    self.parents[role] = artefact.lineage()
         return folders
 
     def _finished(self, artefact: Artefact) -> bool:

@@ -169,7 +169,8 @@ def distances(logp: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
     middle = torch.logaddexp(logp, start) - math.log(2)
     # Where a probability is 0 its term is 0, and its logarithm may be minus infinity.
     to_middle = [torch.where(part > 0, part * (log - middle), 0.0).sum(1) for part, log in ((p, logp), (q, start))]
-    return 0.5 * (p - q).abs().sum(1), (0.5 * (to_middle[0] + to_middle[1])).clamp(min=0.0)
+    tv, js = 0.5 * (p - q).abs().sum(1), 0.5 * (to_middle[0] + to_middle[1])
+    return tv.clamp(max=1.0), js.clamp(0.0, math.log(2))  # rounding goes past the bounds
 
 
 def _joined(parts: Sequence[_Part], kept: Tensor) -> Distributions:

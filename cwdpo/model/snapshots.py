@@ -82,7 +82,7 @@ class Snapshots:
         return wanted
 
     def put(self, model: Any, step: int) -> None:
-        """Give a PEFT model, in place, the adapter of a step; its weights may be partitioned by ZeRO-3.
+        """Give a PEFT model, in place, the adapter of a step; its weights may be spread over ranks.
 
         Raises:
             StoreError: the adapter is not one of this model.
@@ -118,11 +118,11 @@ def _named(folder: Path, model: Any) -> Mapping[str, Tensor | None]:
 
 
 def _set(parameter: Any, value: Tensor | None) -> None:
-    """Replace what a parameter holds; None is zeros. Collective where it is partitioned."""
+    """Replace what a parameter holds; None is zeros. Collective where it is spread over ranks."""
     import torch
 
     if hasattr(parameter, "ds_id"):
-        from deepspeed.zero import GatheredParameters
+        from deepspeed.runtime.zero import GatheredParameters
 
         with GatheredParameters([parameter], modifier_rank=0):
             _fill(parameter.data, value)
@@ -132,4 +132,11 @@ def _set(parameter: Any, value: Tensor | None) -> None:
 
 
 def _fill(data: Tensor, value: Tensor | None) -> None:
-    data.zero_() if value is None else data.copy_(value.to(data.device, data.dtype))
+    data.zero_() if value is None else data.copy_(_spread(value.to(data.device, data.dtype), data))
+
+
+def _spread(value: Tensor, like: Any) -> Tensor:
+    """A whole tensor over the ranks as another one is: those of a tensor-parallel replica have parts each."""
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    return distribute_tensor(value, like.device_mesh, like.placements) if isinstance(like, DTensor) else value

@@ -58,13 +58,17 @@ def _reasons(table: Table) -> list[str]:
     return [f"{', '.join(cases)}: {reason}." for reason, cases in found.items()]
 
 
-def markdown(found: list[Table]) -> str:
-    """The report file."""
+def markdown(found: list[Table], dynamics: str = "") -> str:
+    """The report file.
+
+    Args:
+        dynamics: a section on how trainings went.
+    """
     version = code_version()
     commit = f"commit {version['commit']}" if version["commit"] else "outside a checkout"
     dirty = ", with uncommitted changes" if version["dirty"] else ""
     parts = [f"# {found[0].grid}\n"]
-    parts += [_markdown_table(table) for table in found]
+    parts += [*(_markdown_table(table) for table in found), *([dynamics] if dynamics else [])]
     parts.append(f"Rendered by cwdpo {version['version']}, {commit}{dirty}: `cwdpo report {found[0].options}`\n")
     return "\n".join(parts)
 

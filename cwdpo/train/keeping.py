@@ -60,7 +60,7 @@ class Keeper:
         for step in range(self._every * (begin // self._every + 1), end, self._every):
             # A run that went on with another interval than it had begun with lacks some.
             if (self.folder / name_of(step)).is_dir():
-                _link_tree(self.folder / name_of(step), kept / name_of(step))
+                link_tree(self.folder / name_of(step), kept / name_of(step))
         course = {"begin": begin, "end": end, "total": total, "every": self._every}
         files.write_json(kept / COURSE, course | ({"result": at} if at is not None else {}))
 
@@ -73,7 +73,7 @@ class Keeper:
             files.write_bytes(result, file.read_bytes())
 
 
-def _link_tree(source: Path, target: Path) -> None:
+def link_tree(source: Path, target: Path) -> None:
     """The same files under another folder: linked where the file system can, since they are big."""
     with files.writing(target):
         shutil.copytree(source, target, copy_function=_link)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from cwdpo.base import distributed
 from cwdpo.base.context import StageContext
@@ -28,7 +28,7 @@ from cwdpo.model.trial import choose_scorer
 from cwdpo.model.value_head import add_value_head
 from cwdpo.model.zero3 import Zero3Loading
 from cwdpo.objectives.reading import LOGPS
-from cwdpo.train.checkpoint import Checkpoints, Progress
+from cwdpo.train.checkpoint import Checkpoints, Progress, name_of
 from cwdpo.train.config import TrainingSpec
 from cwdpo.train.engine import Engine, check_precision, engine_config
 from cwdpo.train.export import save_policy
@@ -61,8 +61,7 @@ class Trainer:
         self.checkpoints = Checkpoints(context, full=full)
         self.keeper = Keeper(context, 0 if full else context.execution.snapshot_every, spec.policy.dtype)
         self.start: StartingPolicy | None = None
-        self.logged: list[dict[str, Any]] = []
-        """Points of the curve since this process began."""
+        self.logged: list[dict[str, Any]] | None = None  # points of the curve, where somebody reads and clears them
         self.engine, self.collator, self.progress = self._start()
         mine = range(context.rank.rank, len(samples), context.rank.world_size)
         task.check(self.collator, (samples[number] for number in mine))
@@ -89,6 +88,18 @@ class Trainer:
         """Write a checkpoint of where the training stands. Collective."""
         self.checkpoints.save(self.engine, self.progress)
 
+    def asked_to_stop(self, together: bool) -> bool:
+        """Whether a signal has come to this rank; `together`, to any rank, and then it is collective."""
+        asked = int(self.context.stopping())
+        return bool(distributed.largest_over_ranks(asked, self.context.rank) if together else asked)
+
+    def interrupt(self, doing: str) -> NoReturn:
+        """End between two steps, for a signal that came meanwhile. Collective."""
+        step, newest = self.progress.step, self.checkpoints.newest()
+        if step > self.begin and (newest is None or newest.name != name_of(step)):  # else it is what it began with
+            self.save()
+        raise Interrupted(f"stopped by a signal while {doing} after step {step}; finished blocks are kept")
+
     def _plan(self, samples: Sequence[Sample]) -> tuple[Order, int, int]:
         """Order of the samples, steps of the schedule, and the step that this stage ends after."""
         order = self.task.order(samples, self.spec)
@@ -99,6 +110,11 @@ class Trainer:
     def begin(self) -> int:
         """The step that the schedule had reached before this stage."""
         return 0
+
+    @property
+    def hands_over(self) -> bool:
+        """Whether another stage goes on with this training."""
+        return False
 
     def _write(self) -> None:
         save_policy(self.context, self.engine, self.collator.processor, self.spec)
@@ -253,7 +269,8 @@ class Trainer:
                 "seconds": seconds, **means, **{f"state_{key}": value for key, value in state.items()},
             }  # fmt: skip
             self.context.event("step", **point)
-            self.logged.append(point)
+            if self.logged is not None:
+                self.logged.append(point)
 
     def _seed_dropout(self, step: int, number: int) -> None:
         """Dropout, where there is any, draws from seed, step, micro-batch and rank: a resume needs no stored state."""

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from cwdpo.base import distributed, files
 from cwdpo.base.context import Blocks
-from cwdpo.base.errors import Interrupted, TrainingError
+from cwdpo.base.errors import TrainingError
 from cwdpo.data.ahead import ahead
 from cwdpo.data.encoding import Collator, Group
 from cwdpo.data.samples import Sample
@@ -34,7 +34,6 @@ from cwdpo.model.logps import Scores
 from cwdpo.model.micro import Member, cut, groups_of_all, in_step
 from cwdpo.objectives.online import Experience, Online
 from cwdpo.objectives.reading import LOGPS, Quantity, Reading
-from cwdpo.train.checkpoint import name_of
 from cwdpo.train.config import Rollouts
 from cwdpo.train.rewards.judge import Judge
 
@@ -145,25 +144,13 @@ class Maker:
                 rows = self._block(phase, blocks.members(index), prefixes, once, blocks.length(0), writes)
                 if writes:
                     blocks.write(index, rows)
-                if self._asked_to_stop():
+                if self._trainer.asked_to_stop(together=self._replica.lockstep):
                     break
         self._context.barrier()  # a rank without blocks of its own may wait longer than an exchange may take
-        if distributed.largest_over_ranks(int(self._context.stopping()), self._context.rank):
-            self._stop()
+        if self._trainer.asked_to_stop(together=True):
+            self._trainer.interrupt("sampling")
         self.seconds = time.perf_counter() - began
         self._context.event("rollouts", phase=phase.number, prompts=len(phase.prompts), seconds=self.seconds)
-
-    def _asked_to_stop(self) -> bool:
-        """After a block; in lock-step no rank stops alone."""
-        asked = int(self._context.stopping())
-        return bool(distributed.largest_over_ranks(asked, self._context.rank) if self._replica.lockstep else asked)
-
-    def _stop(self) -> None:
-        step = self._trainer.progress.step
-        newest = self._trainer.checkpoints.newest()
-        if step and (newest is None or newest.name != name_of(step)):  # at step 0 it is what the stage began with
-            self._trainer.save()
-        raise Interrupted(f"stopped by a signal while sampling after step {step}; finished blocks are kept")
 
     def _prefix(self, sample: Sample) -> Prefix:
         """An encoded prompt that leaves room for the longest response."""

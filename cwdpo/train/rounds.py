@@ -117,9 +117,14 @@ class RoundTrainer(Trainer):
         """Where the round before this one ended."""
         return self._order.begun.step
 
+    @property
+    def hands_over(self) -> bool:
+        """All rounds do but the last one."""
+        return not self._round.is_last
+
     def _write(self) -> None:
         save_policy(self.context, self.engine, self.collator.processor, self.spec)
-        if not self._round.is_last:
+        if self.hands_over:
             self.checkpoints.hand_over(self.engine, self.progress, asdict(self._order.course(self.end, self.total)))
 
 

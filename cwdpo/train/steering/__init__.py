@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cwdpo.base.context import WATCHED
 from cwdpo.train.steering.settings import Steering
 
 if TYPE_CHECKING:
@@ -20,11 +21,15 @@ def observe(trainer: Trainer) -> Observer | None:
     if trainer.spec.steering:
         return trainer.spec.steering.observer(trainer)
     every = trainer.context.execution.probe_every
-    if every is None or "watched" not in trainer.context.inputs:
+    if every is None or WATCHED not in trainer.context.inputs:
         return None
     from cwdpo.train.steering.observer import Observer
 
-    return Observer(trainer, every, trainer.context.inputs["watched"])
+    observer = Observer(trainer, every, trainer.context.inputs[WATCHED])
+    if observer.sees_start:
+        return observer
+    trainer.context.event("not_watched", why=f"it went on at step {trainer.progress.step}, and nobody saw its start")
+    return None
 
 
 __all__ = ["Steering", "observe"]
