@@ -123,7 +123,7 @@ def _halved(weights: pd.Series) -> int | None:
 def stopping(study: Study) -> str:
     """Steps and scores with and without early stopping."""
     rows = []
-    for case in ("hard__dpo", "hard__cw_dpo"):
+    for case in ("hard__dpo", "hard__cw_dpo", "easy__dpo"):
         stopped = f"{case}__stopped"
         steps = [[study.steps(name, seed) for seed in study.seeds] for name in (case, stopped)]
         ciders = [[study.cider(name, seed) for seed in study.seeds] for name in (case, stopped)]
@@ -160,7 +160,8 @@ def document(study: Study) -> str:
     start = study.recorded(STUDIED[0], study.seeds[0]).probes
     assert start is not None
     about = (
-        f"Grid `{GRID}`, seeds {', '.join(map(str, study.seeds))}, mean ± standard deviation;"
+        f"Grid `{GRID}`, which was committed before it was run (754421b; `easy__dpo__stopped` was added when a replay"
+        f" had shown that the rule would halve it), seeds {', '.join(map(str, study.seeds))}, mean ± standard deviation;"
         f" {start.about['samples']} samples of the val split. Log-probabilities in nats per token; TV, JS (nats) and"
         " the change of everything is against the start of Stage 2; `vulnerable` is the share of probe pairs with a"
         " preference probability in [0.8, 0.99] (Remark 1); the variance is that of the norm of the loser's gradient"
