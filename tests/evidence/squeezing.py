@@ -90,6 +90,29 @@ def measures(study: Study) -> str:
     return table(("case", *MEASURES, "loser gradient variance x 1e4", "CIDEr", "squeezing alarms"), rows)
 
 
+def verdict(study: Study) -> str:
+    """Whether true answers and wrong ones lose to what was likeliest anyway, and what cooling changes, in sentences."""
+    alarms = sum(study.alarmed(case, seed) for case in STUDIED for seed in study.seeds)
+    lines = [
+        f"Squeezing as the alarm has it (true and wrong answers fall while top-1 mass rises): {alarms} of"
+        f" {len(STUDIED) * len(study.seeds)} trainings{'; absent here' if not alarms else ''}."
+    ]
+    for kind in ("easy", "hard"):
+        fell, cooled = (mean(_changes(study, f"{kind}__{name}", "mean_logp_chosen")) for name in ("dpo", "cw_dpo"))
+        top = [mean(_changes(study, f"{kind}__{name}", "top1")) for name in ("dpo", "cw_dpo")]
+        lines.append(
+            f"With {kind} negatives mean_logp of true answers changes by {fell:+.3f} under `dpo`, by {cooled:+.3f}"
+            f" under `cw_dpo`, top-1 mass by {top[0]:+.3f} and {top[1]:+.3f}."
+        )
+    return " ".join(lines)
+
+
+def _changes(study: Study, case: str, column: str) -> list[float]:
+    """From the start of Stage 2 to its end, seed by seed."""
+    curves = (study.curve(case, seed)[column] for seed in study.seeds)
+    return [float(values.iloc[-1] - values.iloc[0]) for values in curves]
+
+
 def decays(study: Study) -> str:
     """How the cooling weight of graded negatives decays; recorded in all cases alike, whether or not it is used."""
     rows = []
@@ -160,16 +183,17 @@ def document(study: Study) -> str:
     start = study.recorded(STUDIED[0], study.seeds[0]).probes
     assert start is not None
     about = (
-        f"Grid `{GRID}`, which was committed before it was run (754421b; `easy__dpo__stopped` was added when a replay"
-        f" had shown that the rule would halve it), seeds {', '.join(map(str, study.seeds))}, mean ± standard deviation;"
-        f" {start.about['samples']} samples of the val split. Log-probabilities in nats per token; TV, JS (nats) and"
+        f"Grid `{GRID}`, which was committed before it was run (754421b; `easy__dpo__stopped` was added when a"
+        " replay had shown that the rule would halve it), seeds"
+        f" {', '.join(map(str, study.seeds))}, mean ± standard deviation; {start.about['samples']} samples of the val"
+        " split. Log-probabilities in nats per token; TV, JS (nats) and"
         " the change of everything is against the start of Stage 2; `vulnerable` is the share of probe pairs with a"
         " preference probability in [0.8, 0.99] (Remark 1); the variance is that of the norm of the loser's gradient"
         " in the logits over probe pairs, with the weight that the method itself gives it."
     )
     return "\n\n".join(
         [
-            "# Squeezing on the demo world", about, "## Where Stage 2 starts and ends", measures(study),
+            "# Squeezing on the demo world", verdict(study), about, "## Where Stage 2 starts and ends", measures(study),
             "## Cooling weights of graded negatives", decays(study), "## Early stopping", stopping(study),
             costs(study), made_by(__file__),
         ]
