@@ -10,7 +10,7 @@ WORKERS := 3
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-slurm test lint docs-check bench evidence container container-cpu lock clean
+.PHONY: help setup demo demo-slurm test lint docs-check bench evidence chaos container container-cpu lock clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ evidence: setup  ## Methods, sources of negatives and squeezing on the demo worl
 	$(BIN)/python tests/evidence/methods.py
 	$(BIN)/python tests/evidence/negatives.py
 	$(BIN)/python tests/evidence/squeezing.py
+
+chaos: setup  ## Kill campaigns in full: both sides of every write point, more random moments (about half an hour)
+	CWDPO_CHAOS=1 $(BIN)/python -m pytest -s tests/jobs/test_kill.py tests/slurm/test_crash.py
 
 container:  ## The image for the cluster, in containers/build/ (IMAGE=file elsewhere, SIGN=1 signs it; about 65 GB of disk)
 	containers/build.sh cluster $(if $(IMAGE),--output "$(IMAGE)") $(if $(SIGN),--sign)

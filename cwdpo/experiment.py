@@ -135,7 +135,8 @@ class MethodFile(Config):
     description: str
     """What it is, in one sentence."""
     stage1: dict[str, Any] | None = None
-    """As in an experiment, without what belongs to the data, such as the source of negatives; null is no Stage 1."""
+    """As in an experiment, without what belongs to the data; a source of negatives only where it makes the method. null
+    is no Stage 1."""
     stage2: dict[str, Any] | None = None
     """As in an experiment."""
 

@@ -43,12 +43,17 @@ def explain(
 ) -> None:
     """Say what is alarming about the training of a run, what is in order, and what cannot be told, with the numbers."""
     from cwdpo.dynamics import explain as dynamics
+    from cwdpo.jobs.probed import recorded
 
-    found = evidence_of(open_plan(grid, override, home), cell, stage)
+    plan = open_plan(grid, override, home)
+    found = evidence_of(plan, cell, stage)
     if as_json:
         print_json({"run": cell, "stages": [dynamics.diagnose(evidence).as_json() for evidence in found]})
-    else:
-        typer.echo(dynamics.explain(found))
+        return
+    typer.echo(dynamics.explain(found))
+    for name, one in recorded(plan, cell).items():
+        if one.cost() and stage in (None, name):
+            typer.echo(f"\n{name}: {one.cost()}")
 
 
 @probe.command(epilog="Example: cwdpo probe replay cw_dpo/0 --grid demo --early-stop name=margin,patience=3")

@@ -35,6 +35,14 @@ class Recorded:
     objective: str
     total: int | None
 
+    def cost(self) -> str:
+        """What probing took beside the steps of the training; nothing where either is not known."""
+        training = sum(float(point["seconds"]) for point in self.training)
+        if self.probes is None or not training:
+            return ""
+        probing = float(self.probes.about["seconds"])
+        return f"probing took {probing:.1f} s, {probing / training:.1%} of the {training:.1f} s of its training steps"
+
     def evidence(self, title: str) -> Evidence:
         """What alarms are judged by."""
         from cwdpo.dynamics.alarms import Evidence

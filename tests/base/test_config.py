@@ -20,6 +20,9 @@ from cwdpo.base.config import (
 )
 from cwdpo.base.errors import ConfigError
 from cwdpo.experiment import Experiment, find_config, load_grid
+from cwdpo.negatives.augmented_image import AugmentedImage
+from cwdpo.negatives.own_answer import OwnAnswer
+from cwdpo.negatives.rule import Perturb
 
 EXPERIMENT = {"data": {"source": "demo_world"}, "model": {"source": "tiny"}, "seed": 1}
 BIAS = {"word": "red", "written_as": "blue"}
@@ -49,13 +52,13 @@ def test_the_experiment_these_tests_break_is_valid() -> None:
     [
         (
             experiment(dat={}),
-            "grid.yaml: dat: unknown key 'dat'; did you mean 'data'? valid: benchmarks, data, execution, model, seed,"
-            " stage1, stage2, tuning",
+            "grid.yaml: dat: unknown key 'dat'; did you mean 'data'? valid: benchmarks, data, execution, model,"
+            " probe, seed, stage1, stage2, tuning",
         ),
         (
             stage2(optimisation={}),
-            "grid.yaml: stage2.optimisation: unknown key 'optimisation'; did you mean 'optimization'? valid: negatives,"
-            " objective, optimization, refresh, rollouts, sft_phase",
+            "grid.yaml: stage2.optimisation: unknown key 'optimisation'; did you mean 'optimization'? valid: curriculum,"
+            " early_stop, negatives, objective, optimization, refresh, rollouts, sft_phase",
         ),
         # Inside a union: the tag is no part of the path, and only the keys of the chosen member are valid.
         (
@@ -338,6 +341,30 @@ def test_an_axis_over_a_share_is_for_the_case_that_mixes(tmp_path: Path) -> None
     assert grid.cases == ["ours", f"mixed {share}=0", f"mixed {share}=0.8", "base model"]
     with pytest.raises(ConfigError, match=r"axes\.stage2\.negatives\.of\.polcy\.share: no case"):
         load_grid(write_grid(tmp_path, text.replace("of.policy.share", "of.polcy.share")))
+
+
+METHODS = """
+base:
+  data: {source: demo_world}
+  model: {source: tiny}
+  stage2: {negatives: {source: perturb, count: 2}}
+cases:
+  dpo: {method: dpo}
+  seva: {method: seva}
+  seva shorter: {method: seva, stage2: {negatives: {max_new_tokens: 9}}}
+  seva of others: {method: seva, stage2: {negatives: {source: own_answer, block: 3}}}
+  seva alone: {method: seva, stage1: null}
+"""
+
+
+def test_a_method_brings_negatives_that_replace_the_base_and_that_a_case_changes(tmp_path: Path) -> None:
+    found = {cell.case: cell.experiment for cell in load_grid(write_grid(tmp_path, METHODS)).cells}
+    negatives = {case: experiment.stage2.negatives for case, experiment in found.items() if experiment.stage2}
+    assert negatives["dpo"] == Perturb(source="perturb", count=2)
+    assert negatives["seva"] == negatives["seva alone"] == AugmentedImage(source="augmented_image", noise=500)
+    assert negatives["seva shorter"] == AugmentedImage(source="augmented_image", noise=500, max_new_tokens=9)
+    assert negatives["seva of others"] == OwnAnswer(source="own_answer", block=3)
+    assert [case for case, experiment in found.items() if experiment.stage1 is None] == ["seva alone"]
 
 
 def test_overrides_win_over_cases_but_give_no_case_a_stage(tmp_path: Path) -> None:

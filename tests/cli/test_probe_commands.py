@@ -63,6 +63,7 @@ def test_explain_has_both_stages_with_numbers(probed: Path) -> None:
     assert "stage2 (dpo)" in shown
     for alarm in ("squeezing", "peaking", "stale_negatives", "constraint_never_active", "loser_gradient", "divergence"):
         assert alarm in shown
+    assert "probing took" in shown
     last = points(probed, "dpo/0")[-1]
     assert f"{last['entropy']:.4g} (step {last['step']})" in shown
 

@@ -36,10 +36,15 @@ STAGE2 = {"batch_size": 4, "max_steps": 7, "epochs": 20, "learning_rate": 2e-2}
 
 @dataclass
 class Trainings:
-    """Trainings in one home; a node's label, which is its name here, tells it from those that compute the same."""
+    """Trainings in one home; a node's label, which is its name here, tells it from those that compute the same.
+
+    Attributes:
+        prefix: before all labels, where several of these share a home.
+    """
 
     home: Path
     micro: Micro
+    prefix: str = ""
     nodes: dict[str, Node] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -47,11 +52,11 @@ class Trainings:
             "probe_set",
             {"policy": POLICY, "set": SET},
             {"model": self.micro.model, "pairs": self.micro.pairs, "images": self.micro.images},
+            self.prefix,
         )
         self.first = self.stage1("first")
-        self.reference = self.nodes["reference"] = harness.node(
-            "reference", {"policy": POLICY}, self.micro.inputs(negatives=self.micro.negatives2, adapter=self.first)
-        )
+        own = self.micro.inputs(negatives=self.micro.negatives2, adapter=self.first)
+        self.reference = self.nodes["reference"] = harness.node("reference", {"policy": POLICY}, own, self.prefix)
 
     def stage1(self, label: str, objective: Any = None, tuning: Any = None, **more: Any) -> Node:
         """Supervised training of 5 steps that keeps every second adapter; `more` is of `_trained`."""
@@ -82,7 +87,7 @@ class Trainings:
         told = {"probe_every": EVERY} if watched else {}
         settings = {"micro_batch": 2, "checkpoint_every": 3, "snapshot_every": EVERY, **told, **execution}
         whole = {"policy": POLICY, "seed": 3, **content, **steered, **(spec or {})}
-        self.nodes[label] = harness.node(stage, whole, own, label, **settings)
+        self.nodes[label] = harness.node(stage, whole, own, self.prefix + label, **settings)
         return self.nodes[label]
 
     def probe(self, label: str, run: Node, every: int = EVERY, **execution: Any) -> Node:
@@ -91,12 +96,8 @@ class Trainings:
         inputs = {"model": self.micro.model, "images": self.micro.images, **start}
         spec = {"policy": POLICY, "stage": run.stage.name, "every": every}
         inputs |= {"run": run, "probe_set": self.probe_set}
-        self.nodes[label] = harness.node("probe", spec, inputs, label, **{"micro_batch": 2, **execution})
+        self.nodes[label] = harness.node("probe", spec, inputs, self.prefix + label, **{"micro_batch": 2, **execution})
         return self.nodes[label]
-
-    def compute(self, *labels: str, ranks: int = 1) -> None:
-        """Run some of them as one job."""
-        harness.compute(self.home, [self.nodes[label] for label in labels], ranks)
 
     def entry(self, label: str) -> Artefact:
         return self.nodes[label].artefact(Store(self.home))

@@ -362,12 +362,12 @@ def test_words_of_no_probability_at_all_are_no_trouble(
         assert [float(value[0]) for value in found] == pytest.approx([tv, js], abs=1e-6)
 
 
-def test_the_largest_vocabulary_stays_within_the_bounds() -> None:
-    """Sums of 150,000 roundings: two policies that share no word, each sure of nothing."""
-    words = 150_000
-    flat = np.full(words, NEVER)
-    one, two = flat.copy(), flat.copy()
-    one[: words // 2] = two[words // 2 :] = -math.log(words // 2)
-    tv, js = measured(one[None], two[None])
+@pytest.mark.parametrize("words", [38, 50_000, 150_000, 151_936])
+def test_two_policies_that_share_no_word_are_no_further_apart_than_can_be(words: int) -> None:
+    """Whatever is rounded in sums over a vocabulary; each of them is sure of nothing."""
+    half = words // 2
+    both = np.full((2, words), NEVER)
+    both[0, :half] = both[1, half:] = -math.log(half)
+    tv, js = measured(both[:1], both[1:])
     assert 1 - 1e-4 < tv[0] <= 1
     assert MOST - 1e-4 < js[0] <= MOST

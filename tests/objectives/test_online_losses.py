@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given as drawn
+from hypothesis import settings
+from hypothesis import strategies as st
 
 from cwdpo.objectives import Grpo, Ppo
 from cwdpo.objectives.online import Actions, Experience
@@ -153,3 +158,123 @@ def test_ppo_value_loss_is_clipped_and_weighed() -> None:
     (gradient,) = torch.autograd.grad(found.losses.sum(), values)
     # Where the clipped square is the larger one nothing pulls: 0, 0.5 * -0.9, 0.5 * -1.5.
     assert gradient.tolist() == approx([0.0, -0.45, -0.75])
+
+
+# ---- gradients against finite differences, what a phase has fixed (what sampled, advantages, returns) given.
+
+
+@pytest.mark.parametrize("objective", [Grpo(kl=0.0), Grpo(kl=0.5), Ppo(value_weight=0.5, value_clip=0.5)])
+def test_gradients_of_the_loss(objective: Any) -> None:
+    generator = torch.Generator().manual_seed(2)
+    fixed = {name: torch.randn(4, 5, generator=generator).double() * mask(1, 5, 2, 4) for name in COLUMNS}
+    given = Actions(**fixed, mask=mask(1, 5, 2, 4))
+    weights = torch.tensor([1.0, 1.0, 1.0, 0.0], dtype=torch.float64)
+    shares = objective.token_shares(given.mask, weights, 3, 8)
+
+    def loss(logps: Any, values: Any) -> Any:
+        return (objective.token_losses(replace(given, logps=logps, values=values)).losses * shares).sum()
+
+    clipped = objective.token_losses(given).measures["clip_fraction"] * weights[:, None]
+    assert 0 < clipped.sum() < 8, "on both sides of the clipping"
+    assert torch.autograd.gradcheck(loss, (given.logps.requires_grad_(), given.values.requires_grad_()))
+
+
+# ---- properties: any responses, up to twenty nats from the policy that sampled them.
+
+ANY = settings(derandomize=True, database=None, deadline=None, max_examples=30)
+COLUMNS = ("logps", "old", "reference", "advantages", "values", "old_values", "returns")
+TOKEN = st.tuples(*[st.floats(-20, 0)] * 3, *[st.floats(-10, 10)] * 4)
+RESPONSE = st.lists(TOKEN, min_size=1, max_size=4)
+RESPONSES = st.lists(RESPONSE, min_size=1, max_size=5)
+OBJECTIVES = [Grpo(), Grpo(kl=0.0), Ppo()]
+
+
+def wider(found: Any, by: int) -> Any:
+    """With columns in which no response has a token."""
+    return torch.nn.functional.pad(found, (0, by))
+
+
+def gathered(responses: Sequence[Sequence[tuple]], by: int = 0) -> Actions:
+    """Tables of responses that are given token by token."""
+    columns = [table(*([token[place] for token in one] for one in responses)) for place in range(len(COLUMNS))]
+    found = dict(zip(COLUMNS, [wider(column, by) for column in columns], strict=True))
+    return Actions(**found, mask=wider(mask(*map(len, responses)), by))
+
+
+def loss_and_gradients(objective: Any, responses: list, padding: Sequence[Any] = (), by: int = 0) -> tuple[Any, ...]:
+    """The loss of a global batch, and its gradients in log-probabilities and values. Shapes (), (R, L), (R, L)."""
+    given = gathered([*responses, *padding], by)
+    leaves = given.logps.requires_grad_(), given.values.requires_grad_()
+    weights = torch.tensor([1.0] * len(responses) + [0.0] * len(padding)).double()
+    shares = objective.token_shares(given.mask, weights, len(responses), sum(map(len, responses)))
+    loss = (objective.token_losses(given).losses * shares).sum()
+    return loss.detach(), *torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
+
+
+def assert_close(found: Any, expected: Any) -> None:
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-8)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@ANY
+@drawn(responses=RESPONSES, padding=st.lists(RESPONSE, max_size=3), by=st.integers(0, 2))
+def test_padding_changes_nothing(objective: Any, responses: list, padding: list, by: int) -> None:
+    """Neither columns that no response reaches, nor responses that only fill up a micro-batch."""
+    loss, *expected = loss_and_gradients(objective, responses)
+    padded, *found = loss_and_gradients(objective, responses, padding, by)
+    assert torch.isfinite(loss)
+    assert_close(padded, loss)
+    for mine, alone in zip(found, expected, strict=True):
+        rest = torch.zeros_like(mine)
+        rest[: alone.shape[0], : alone.shape[1]] = alone
+        assert_close(mine, rest)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@ANY
+@drawn(responses=RESPONSES, data=st.data())
+def test_the_order_of_responses_does_not_matter(objective: Any, responses: list, data: Any) -> None:
+    order = data.draw(st.permutations(range(len(responses))))
+    loss, *expected = loss_and_gradients(objective, responses)
+    shuffled, *found = loss_and_gradients(objective, [responses[index] for index in order])
+    assert_close(shuffled, loss)
+    for mine, before in zip(found, expected, strict=True):
+        assert_close(mine, before[order])
+
+
+def experience(responses: Sequence[Sequence[tuple]], rewards: Sequence[float], by: int = 0) -> Experience:
+    found = gathered(responses, by)
+    values = {"old": found.old, "reference": found.reference, "values": found.values}
+    return Experience(torch.tensor(rewards).double(), found.mask, **values)
+
+
+def lessons(objective: Any, *given: Any, by: int = 0) -> list[Any]:
+    """Advantages, and returns where there are any."""
+    targets = objective.targets(experience(*given, by=by))
+    return [found for found in (targets.advantages, targets.returns) if found is not None]
+
+
+PAIRED = st.lists(st.tuples(RESPONSE, st.floats(-5, 5)), min_size=2, max_size=6).filter(lambda rows: len(rows) % 2 == 0)
+"""Responses with their rewards, two to a prompt."""
+
+
+@pytest.mark.parametrize("objective", [Grpo(samples=2), Ppo(samples=2)])
+@ANY
+@drawn(rows=PAIRED, by=st.integers(1, 2))
+def test_padding_changes_no_target(objective: Any, rows: list, by: int) -> None:
+    given = list(zip(*rows, strict=True))
+    for found, expected in zip(lessons(objective, *given, by=by), lessons(objective, *given), strict=True):
+        assert_close(found, wider(expected, by))
+
+
+@pytest.mark.parametrize("objective", [Grpo(samples=2), Ppo(samples=2)])
+@ANY
+@drawn(rows=PAIRED, data=st.data())
+def test_targets_do_not_depend_on_the_order(objective: Any, rows: list, data: Any) -> None:
+    """Neither of prompts nor of the responses of a prompt."""
+    prompts = data.draw(st.permutations(range(0, len(rows), 2)))
+    order = [prompt + place for prompt in prompts for place in data.draw(st.permutations(range(2)))]
+    before = lessons(objective, *zip(*rows, strict=True))
+    after = lessons(objective, *zip(*(rows[index] for index in order), strict=True))
+    for found, expected in zip(after, before, strict=True):
+        assert_close(found, expected[order])

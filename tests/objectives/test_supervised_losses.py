@@ -6,6 +6,7 @@ Throughout: chosen logps -6 and -2 over 3 and 4 tokens (2 and 0.5 nats per token
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -326,11 +327,15 @@ def logits(*lengths: int) -> list[Any]:
     return [2 * torch.randn(n, WORDS, generator=generator, dtype=torch.float64).requires_grad_() for n in lengths]
 
 
-def targets(given: list[Any]) -> list[Any]:
+def targets(given: Sequence[Any]) -> list[Any]:
     return [torch.arange(len(response)) * 3 % WORDS for response in given]
 
 
-def read(given: list[Any]) -> Responses:
+START = torch.linspace(-1, 1, WORDS).double().log_softmax(-1)
+"""What the policy at the start says, everywhere the same."""
+
+
+def read(given: Sequence[Any]) -> Responses:
     """What a forward pass reads of these logits."""
     logs = [response.log_softmax(-1) for response in given]
     logps = [log.gather(1, target[:, None]).sum() for log, target in zip(logs, targets(given), strict=True)]
@@ -338,11 +343,12 @@ def read(given: list[Any]) -> Responses:
         "logp": torch.stack(logps),
         "uniform": torch.stack([log.mean(-1).sum() for log in logs]),
         "entropy": torch.stack([-(log.exp() * log).sum() for log in logs]),
+        "kl": torch.stack([(log.exp() * (log - START)).sum() for log in logs]),
     }
     return responses(sums, [len(response) for response in given])
 
 
-def torchs(given: list[Any], smoothing: float, reduction: str) -> Any:
+def torchs(given: Sequence[Any], smoothing: float, reduction: str) -> Any:
     """Mean over responses of torch's cross-entropy of one response: its mean over tokens, or its sum."""
     over_tokens = {"token_mean": "mean", "sequence_sum": "sum"}[reduction]
     losses = [
@@ -386,6 +392,32 @@ def test_sft_entropys_gradient_in_the_logits() -> None:
         log = response.detach().log_softmax(-1)
         entropy = -(log.exp() * log).sum(-1, keepdim=True)
         assert torch.allclose(found, 0.2 / (3 * len(response)) * log.exp() * (log + entropy), atol=1e-13)
+
+
+# ---- gradients in the logits against finite differences, what is carried (a switch, a multiplier) held fixed.
+
+
+@pytest.mark.parametrize("reduction", ["token_mean", "sequence_sum"])
+@pytest.mark.parametrize(
+    ("objective", "state"),
+    [
+        (SftC(weight=0.5), ON),
+        (SftC(weight=0.5), OFF),
+        (SftCHard(), {"multiplier": 3.0}),
+        (SftGentle(weight=0.2, smoothing=0.3), {}),
+        (SftEntropy(weight=0.2), {}),
+        (SftLabelSmoothing(smoothing=0.2), {}),
+        (Nsft(), {}),
+        (Nsft(kl=0.5), {}),
+    ],
+)
+def test_gradients_in_the_logits(objective: Any, state: dict, reduction: str) -> None:
+    asked = objective.model_copy(update={"reduction": reduction})
+
+    def share(*given: Any) -> Any:
+        return asked.share(read(given[:2]), read(given[2:]), state)
+
+    assert torch.autograd.gradcheck(share, (*logits(1, 3), *logits(2, 4, 3)))
 
 
 # ---- properties: any log-probabilities down to -1e4, any number of responses.
