@@ -57,8 +57,8 @@ def test_the_experiment_these_tests_break_is_valid() -> None:
         ),
         (
             stage2(optimisation={}),
-            "grid.yaml: stage2.optimisation: unknown key 'optimisation'; did you mean 'optimization'? valid: curriculum,"
-            " early_stop, negatives, objective, optimization, refresh, rollouts, sft_phase",
+            "grid.yaml: stage2.optimisation: unknown key 'optimisation'; did you mean 'optimization'? valid:"
+            " curriculum, early_stop, negatives, objective, optimization, refresh, rollouts, sft_phase",
         ),
         # Inside a union: the tag is no part of the path, and only the keys of the chosen member are valid.
         (
