@@ -69,6 +69,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 BUDGET_SECONDS = {
     "slurm": 1200, "jobs": 1200, "container": 720, "train": 600, "evaluate": 240, "report": 180, "cli": 180,
     "docs": 150, "metrics": 120, "model": 150, "perf": 150, "negatives": 180,
+    "dynamics": 300,
 }  # fmt: skip
 """Seconds that a folder of tests may take of all workers together; others 60. Not asserted: machines are noisy."""
 

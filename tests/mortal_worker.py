@@ -22,18 +22,23 @@ from pathlib import Path
 from typing import Any
 
 from cwdpo.base import distributed, files
+from cwdpo.base.runtime import Rank
 from cwdpo.base.store import Attempt, Store
 from cwdpo.jobs import worker
-from cwdpo.jobs.job import write_job
+from cwdpo.jobs.job import StageJob, write_job
 from cwdpo.jobs.launch import _environment, free_port
 from cwdpo.pipeline import Node
 
 End = Mapping[str, Any]
 
 LOADED = (
-    "torch", "transformers", "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl", "peft", "pandas", "pyarrow.parquet",
-    "cwdpo.train.stage1", "cwdpo.train.stage2", "cwdpo.dynamics.probe",
+    "torch", "setuptools", "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl",
+    "transformers.models.qwen2_5_vl.processing_qwen2_5_vl", "peft", "pandas", "pyarrow.parquet",
+    "deepspeed.module_inject.auto_ep_layer", "deepspeed.ops.op_builder.all_ops", "deepspeed.runtime.zero.muon",
+    "cwdpo.train.stage1", "cwdpo.train.stage2", "cwdpo.train.steering.observer", "cwdpo.dynamics.probe",
 )  # fmt: skip
+"""What stages import when they run, before any of them is forked."""
+
 LIMIT_SECONDS = 600
 
 
@@ -94,6 +99,8 @@ def main(path: Path) -> None:
     distributed._deepspeed()
     for name in LOADED:
         importlib.import_module(name)
+    for stage in job["stages"]:  # reads the code that it is made of
+        worker.Worker(Store(path), StageJob(**stage), Rank(), {})
     statuses = [_child({**job, "stages": [stage]}, end) for stage, end in zip(job["stages"], ends, strict=True)]
     files.write_json(path.with_suffix(".statuses"), statuses)
 

@@ -22,8 +22,8 @@ APART = (
 
 FIRST = (
     "container/", "jobs/test_kill.py::test_killed_at_every_write_point", "slurm/test_grid.py::test_faults",
-    "train/test_checkpoints.py", "slurm/test_grid.py", "slurm/test_crash.py::test_killed", "train/", "evaluate/",
-    "slurm/", "jobs/", "base/test_distributed.py", "docs/", "report/", "cli/", "model/",
+    "train/test_checkpoints.py", "slurm/test_grid.py", "slurm/test_crash.py::test_killed", "train/", "dynamics/",
+    "evaluate/", "slurm/", "jobs/", "base/test_distributed.py", "docs/", "report/", "cli/", "model/",
 )  # fmt: skip
 """What takes long: else a worker is still busy with it when all others have nothing left to do."""
 

@@ -23,7 +23,7 @@ FOLDER, COURSE, WEIGHTS = "snapshots", "course.json", "adapter_model.safetensors
 
 
 def name_of(step: int) -> str:
-    """Folder of the snapshot of a step; names sort as steps do."""
+    """Folder of what is kept of a step; names sort as steps do."""
     return f"step-{step:06d}"
 
 

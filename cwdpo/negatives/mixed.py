@@ -41,7 +41,9 @@ class Mixed(Source):
 
     source: Literal["mixed"]
     of: Mapping[str, Fraction]
-    """Name -> source and share; a name is of lower-case letters, digits and _."""
+    """Name -> source and share; a name is of lower-case letters, digits and _. Every source with a share above 0 is
+    asked about all records, however small it is: an `llm` that serves a fifth of them still writes, and costs, for
+    all."""
     seed: int = 0
     """Of who serves which record; the source's own, the same for all seeds of training and all rounds of a refresh."""
 

@@ -23,7 +23,7 @@ class Perturb(Source):
     source: Literal["perturb"]
     count: int = Field(default=1, gt=0)
     """Rejected responses per record."""
-    kinds: Annotated[tuple[Kind, ...] | None, Neutral(None)] = None
+    kinds: Annotated[tuple[Kind, ...] | None, Neutral(None)] = Field(default=None, min_length=1)
     """What may be swapped; None is everything."""
     edits: Annotated[int, Neutral(1)] = Field(default=1, gt=0)
     """Things that are swapped in each of them; where the caption has fewer, as many as it has."""

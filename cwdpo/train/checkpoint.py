@@ -23,6 +23,7 @@ from cwdpo.base import distributed, files
 from cwdpo.base.context import StageContext
 from cwdpo.base.errors import StoreError, TrainingError
 from cwdpo.base.identity import digest
+from cwdpo.model.snapshots import name_of
 from cwdpo.train.engine import Engine, Trainables
 from cwdpo.train.saving import saving
 
@@ -46,11 +47,6 @@ class Progress:
 
 HANDED_OVER = "trainer"
 """Folder in the artefact of a round: what the next round goes on from."""
-
-
-def name_of(step: int) -> str:
-    """Folder name of the checkpoint of a step; names sort as steps do."""
-    return f"step-{step:06d}"
 
 
 class Checkpoints:

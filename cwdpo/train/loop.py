@@ -23,12 +23,13 @@ from cwdpo.model.inference import evaluating
 from cwdpo.model.load import context_length, load_model, load_policy_processor, trainable_policy
 from cwdpo.model.logps import Scores
 from cwdpo.model.micro import Member, groups_of_all, in_step, rank_share
+from cwdpo.model.snapshots import name_of
 from cwdpo.model.starting import StartingAdapter, StartingCopy, StartingPolicy
 from cwdpo.model.trial import choose_scorer
 from cwdpo.model.value_head import add_value_head
 from cwdpo.model.zero3 import Zero3Loading
 from cwdpo.objectives.reading import LOGPS
-from cwdpo.train.checkpoint import Checkpoints, Progress, name_of
+from cwdpo.train.checkpoint import Checkpoints, Progress
 from cwdpo.train.config import TrainingSpec
 from cwdpo.train.engine import Engine, check_precision, engine_config
 from cwdpo.train.export import save_policy

@@ -204,10 +204,11 @@ def lacking(stage: Stage1 | Stage2, by_data: frozenset[Supply]) -> str | None:
         return None
     made = stage.negatives.provides(by_data)
     for objective in stage.objectives:
+        where = "" if objective is stage.objective else " of stage2.sft_phase"
         for supply in sorted(objective.requires - made):
             return (
-                f"objective '{objective.name}' needs {SUPPLIES[supply]}; negatives '{stage.negatives.source}', as set"
-                f" here, make none; sources that do: {', '.join(makers(supply))}"
+                f"objective '{objective.name}'{where} needs {SUPPLIES[supply]}; negatives '{stage.negatives.source}',"
+                f" as set here, make none; sources that do: {', '.join(makers(supply))}"
             )
     return None
 

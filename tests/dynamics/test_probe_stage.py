@@ -9,7 +9,7 @@ import pytest
 import torch
 from runs import DAMAGES, READINGS, Runs
 from safetensors.torch import load_file
-from trainings import SET, Reader, assert_same, by_key
+from trainings import BLOCKS, SET, Reader, assert_same, by_key
 
 from cwdpo.base.files import read_json
 from cwdpo.dynamics.rows import RESPONSES, TOKENS
@@ -20,7 +20,6 @@ from cwdpo.model.config import Policy
 from cwdpo.model.load import load_model
 
 STEPS = [0, 2, 4, 6, 7]
-BLOCKS = 3
 
 
 def kept(runs: Runs, label: str) -> list[str]:

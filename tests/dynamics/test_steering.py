@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,11 +25,12 @@ from cwdpo.dynamics.points import points_of
 from cwdpo.dynamics.replay import replay
 from cwdpo.dynamics.rows import GRADES
 from cwdpo.dynamics.samples import load_probe_set
-from cwdpo.experiment import load_grid
+from cwdpo.experiment import Experiment, load_grid
 from cwdpo.jobs.events import curve
 from cwdpo.jobs.plan import Plan
 from cwdpo.model.config import Policy
 from cwdpo.model.load import load_policy_processor
+from cwdpo.pipeline import Wiring
 
 STEPS = [0, 2, 4, 6, 7]
 GONE_BACK_TO = {
@@ -89,6 +91,29 @@ def test_whether_it_is_watched_is_no_part_of_what_a_training_is(runs: Runs) -> N
     assert Plan(load_grid(str(MICRO)), store, {}).changed(watched) == []
     acted_on = replace(plain, inputs={**plain.inputs, "probe_set": runs.probe_set})
     assert acted_on.id != plain.id
+
+
+def test_a_grid_that_watches_has_the_trainings_of_one_that_does_not(tmp_path: Path) -> None:
+    """Only what acts on probes makes other ones, and what comes after them."""
+    content = load_grid(str(MICRO)).cells[-1].experiment.model_dump(mode="json")
+    stopped = {**content["stage2"], "early_stop": RULE}
+    kinds: dict[str, dict[str, Any]] = {
+        "plain": {},
+        "probed": {"probe": {}},
+        "watched": {"probe": {"alarms": ["squeezing"], "every": 3}},
+        "acting": {"probe": {}, "stage2": stopped},
+    }
+    wired = {
+        kind: Wiring(tmp_path).wire(Experiment.model_validate({**content, **change})) for kind, change in kinds.items()
+    }
+    ids = {kind: {node.stage.name: node.id for node in found.nodes()} for kind, found in wired.items()}
+    assert ids["plain"].keys() >= {"stage1", "stage2", "score"}
+    assert ids["watched"].keys() - ids["plain"].keys() == {"probe_set"}
+    assert ids["probed"].keys() - ids["watched"].keys() == {"probe"}
+    for kind in ("probed", "watched"):
+        assert {name: ids[kind][name] for name in ids["plain"]} == ids["plain"]
+    changed = {name for name in ids["plain"] if ids["acting"][name] != ids["plain"][name]}
+    assert changed == {"stage2", "generate", "score"}
 
 
 def test_distances_of_full_tuning_are_those_of_both_models(runs: Runs) -> None:

@@ -22,6 +22,7 @@ from cwdpo.negatives.rule import Perturb
 from cwdpo.negatives.source import Source
 from cwdpo.negatives.stage import NegativesSpec
 from cwdpo.objectives.supply import SUPPLIES
+from cwdpo.train.settings import Stage2, lacking
 
 BALL = "A red ball on a table."
 
@@ -224,11 +225,20 @@ def test_every_supply_has_sources_that_make_it() -> None:
     assert all(makers(supply) for supply in SUPPLIES)
 
 
+def test_whose_need_a_source_does_not_meet_is_named_with_its_phase() -> None:
+    content = {"objective": {"name": "opa_dpo"}, "negatives": {"source": "perturb"}}
+    need = f"needs {SUPPLIES['revised']}; negatives 'perturb', as set here, make none"
+    for phase, who in (({}, "'opa_dpo'"), ({"sft_phase": {}}, "'sft_revised' of stage2.sft_phase")):
+        found = lacking(validate(Stage2, {**content, **phase}, "x"), frozenset())
+        assert str(found).startswith(f"objective {who} {need}; ")
+
+
 def test_wrong_settings_are_refused() -> None:
     for model, content, message in (
         (Dataset, {"source": "dataset", "count": 0}, r"count: Input should be greater than 0; found 0"),
         (Perturb, {"source": "perturb", "count": 0}, r"count: Input should be greater than 0; found 0"),
         (Perturb, {"source": "perturb", "kinds": ["size", "shape"]}, r"kinds\.1: Input should be 'colour', .*'shape'"),
+        (Perturb, {"source": "perturb", "kinds": []}, r"x: kinds: .* should have at least 1 item .*; found \[\]"),
     ):
         with pytest.raises(ConfigError, match=message):
             validate(model, content, "x")  # type: ignore[type-var]
