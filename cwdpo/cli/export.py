@@ -8,11 +8,18 @@ from typing import TYPE_CHECKING
 
 from cwdpo.base import files
 from cwdpo.base.errors import ConfigError, StoreError, name_valid
+from cwdpo.dynamics.rows import IN_RUN
+from cwdpo.model.snapshots import FOLDER as SNAPSHOTS
 from cwdpo.pipeline import Node
+from cwdpo.train.checkpoint import HANDED_OVER
 from cwdpo.train.config import TrainingSpec
 
 if TYPE_CHECKING:
     from cwdpo.jobs.plan import Plan
+
+
+BESIDE = shutil.ignore_patterns(SNAPSHOTS, IN_RUN, HANDED_OVER)
+"""What a training leaves beside its policy."""
 
 
 def export_cell(plan: Plan, cell: str, target: Path, merged: bool) -> None:
@@ -35,7 +42,7 @@ def export_cell(plan: Plan, cell: str, target: Path, merged: bool) -> None:
     trained = artefact.verified_files()
     with files.folder_written_whole(target) as folder:
         if not (trained / "adapter_config.json").exists():
-            shutil.copytree(trained, folder, dirs_exist_ok=True)
+            shutil.copytree(trained, folder, dirs_exist_ok=True, ignore=BESIDE)
         elif merged:
             _merge(policy, _base(plan, policy), trained, folder)
         else:
@@ -50,7 +57,7 @@ def _base(plan: Plan, policy: Node) -> Path:
 
 def _copy_adapter(source: Path, adapter: Path, folder: Path) -> None:
     """The adapter, naming its base model, which the store leaves out because it is a place."""
-    shutil.copytree(adapter, folder, dirs_exist_ok=True)
+    shutil.copytree(adapter, folder, dirs_exist_ok=True, ignore=BESIDE)
     config = folder / "adapter_config.json"
     files.write_json(config, {**files.read_json(config), "base_model_name_or_path": str(source.resolve())})
 

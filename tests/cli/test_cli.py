@@ -237,6 +237,7 @@ def test_export_copies_an_adapter(finished: Path, tmp_path: Path) -> None:
     assert stored.pop("base_model_name_or_path") is None
     assert (Path(exported.pop("base_model_name_or_path")) / "config.json").is_file()
     assert stored == exported
+    assert sorted(path.name for path in target.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
     assert "exists" in refused(cwdpo("export", "cw_dpo/0", *arguments), 2)
 
 

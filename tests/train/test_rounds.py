@@ -267,7 +267,7 @@ def test_rounds_do_learn(trained: Trainings) -> None:
 def test_a_round_hands_over_its_trainer_and_the_last_one_nothing(trained: Trainings) -> None:
     """12 bytes for each trained parameter: master weight and two moments in float32."""
     first, last = trained.entry("dropout 0").files, trained.entry("dropout 1").files
-    policy = ["adapter_config.json", "adapter_model.safetensors"]
+    policy = ["adapter_config.json", "adapter_model.safetensors", "snapshots"]
     assert sorted(path.name for path in last.iterdir()) == policy
     assert sorted(path.name for path in first.iterdir()) == [*policy, "trainer"]
     state = files.read_json(first / "trainer" / "state.json")
