@@ -44,7 +44,7 @@ def pairs(probes: Probes) -> pd.DataFrame:
     """A row per step, sample and graded negative: `margin`, `a`, `w_c`, `residual`, `gradient_dpo`, `gradient_cw_dpo`.
 
     A gradient is the norm in the logits of the loser's term of the loss, `beta (1 - a) sqrt(residual)`; under `cw_dpo`
-    the margin inside the sigmoid and the term itself carry the weight w_c.
+    the margin inside the sigmoid and the term itself carry the weight w_c, without the filter that `cw_dpo` has.
     """
     import numpy as np
 

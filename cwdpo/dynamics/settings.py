@@ -32,8 +32,8 @@ class ProbeSet(Config):
     """Which samples are probed, and with what responses."""
 
     samples: int = Field(default=40, gt=0)
-    """How many images; all of them where the split has fewer that every grade has a negative for. One costs less than a
-    training sample does."""
+    """How many images; fewer where the split, or the first candidates drawn from it (four times as many), have fewer
+    that every grade has a negative for. One costs less than a training sample does."""
     split: Split = "val"
     """Where they are from."""
     seed: int = 0

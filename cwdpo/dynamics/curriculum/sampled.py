@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 
 class Sampled(Pacing):
-    """Draws each batch without replacement, with chances in proportion to `w_c`; a pass may repeat and omit pairs."""
+    """Draws each batch without replacement, with chances in proportion to `w_c`; a pass may repeat and omit pairs.
+
+    The weight is that of `probe.cooling`, whatever scale the objective itself has.
+    """
 
     name: Literal["sampled"] = "sampled"
     floor: float = Field(default=0.05, gt=0, le=1)
