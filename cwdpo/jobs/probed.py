@@ -37,7 +37,7 @@ class Recorded:
 
     def cost(self) -> str:
         """What probing took beside the steps of the training; nothing where either is not known."""
-        training = sum(float(point["seconds"]) for point in self.training)
+        training = sum(float(point.get("seconds", 0.0)) for point in self.training)
         if self.probes is None or not training:
             return ""
         probing = float(self.probes.about["seconds"])
