@@ -53,7 +53,7 @@ def _in_small(experiment: Experiment, images: int) -> Experiment:
             "stage2": _short(experiment.stage2),
             "benchmarks": tuple(_few_items(benchmark, experiment.data) for benchmark in experiment.benchmarks),
             "probe": _few_samples(experiment.probe),
-            "execution": experiment.execution.model_copy(update={"checkpoint_every": 1, "snapshot_every": 1}),
+            "execution": experiment.execution.model_copy(update=_often(experiment)),
         }
     )
 
@@ -76,6 +76,11 @@ def _short(stage: Training | None) -> Training | None:
     if isinstance(stage, Stage2) and stage.rollouts:
         update["rollouts"] = stage.rollouts.model_copy(update={"prompts": None})
     return stage.model_copy(update=update)
+
+
+def _often(experiment: Experiment) -> dict[str, int]:
+    """Checkpoints at each step, and adapters for the probes."""
+    return {"checkpoint_every": 1, **({"snapshot_every": 1} if experiment.probe else {})}
 
 
 def _few_samples(probe: Probe | None) -> Probe | None:

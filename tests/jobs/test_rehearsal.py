@@ -42,7 +42,9 @@ def check_small(small: Experiment, whole: Experiment) -> None:
         assert small.data.limit >= max(8, 2 * stage.optimization.batch_size)
     for benchmark in small.benchmarks:
         assert (benchmark.limit, benchmark.data and benchmark.data.limit) == (8, 8)
-    assert small.execution == whole.execution.model_copy(update={"checkpoint_every": 1})
+    often = {"checkpoint_every": 1} | ({"snapshot_every": 1} if whole.probe else {})
+    assert small.execution == whole.execution.model_copy(update=often)
+    assert (small.probe and small.probe.every) == (1 if whole.probe else None)
     assert small.tuning == whole.tuning
     assert small.model.source == "tiny" or small.model == whole.model
     for name in ("stage1", "stage2"):
