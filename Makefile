@@ -53,13 +53,13 @@ bench: setup  ## Time what must be quick, beside others where there are any; wri
 	@# bench_gpu.py is for a machine with a GPU: python tests/perf/bench_gpu.py --size 7b
 	@for file in $(filter-out %/bench_gpu.py,$(wildcard tests/perf/bench_*.py)); do $(BIN)/python $$file || exit 1; done
 
-evidence: setup  ## Methods, sources of negatives and squeezing on the demo world; writes tests/evidence/results (about two hours)
+evidence: setup  ## Methods, sources of negatives and squeezing on the demo world; writes tests/evidence/results (hours)
 	$(BIN)/python tests/evidence/perturb.py
 	$(BIN)/python tests/evidence/methods.py
 	$(BIN)/python tests/evidence/negatives.py
 	$(BIN)/python tests/evidence/squeezing.py
 
-chaos: setup  ## Kill campaigns in full: both sides of every write point, more random moments (about half an hour)
+chaos: setup  ## Kill campaigns in full: both sides of every write point, more random moments
 	CWDPO_CHAOS=1 $(BIN)/python -m pytest -s tests/jobs/test_kill.py tests/slurm/test_crash.py
 
 container:  ## The image for the cluster, in containers/build/ (IMAGE=file elsewhere, SIGN=1 signs it; about 65 GB of disk)
