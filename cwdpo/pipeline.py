@@ -6,6 +6,9 @@
                             |                                 |
                             +------------> probe <------------+      (of a probe_set, from pairs and the base model)
 
+Benchmarks of captions ask about pairs; all others about `questions`, read from the files that a user prepared, or from
+those that a demo_benchmark made of a generated world in the same format: world -> demo_benchmark -> questions.
+
 Sources of negatives name the parts that they need first: answers of the policy that is trained next, its critique of
 them, what an LLM endpoint writes. Those who ask for the same share it.
 
@@ -18,72 +21,57 @@ frequencies (of n-grams, from pairs).
 With `probe`, the adapters that a training has kept are read on a fixed probe set when it is over; where something acts
 on what is seen, or no adapter is kept, the training itself reads it on its way.
 
-Each stage is `(slice of the config, input artefacts, output folder) -> files`; stages meet only through files. `nodes`
-below wires one experiment; equal nodes of different experiments are one artefact, computed once.
+Each stage is `(slice of the config, input artefacts, output folder) -> files`; stages meet only through files. `Wiring`
+below turns an experiment into nodes (of `cwdpo.graph`); equal nodes of different experiments are one artefact, computed
+once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from cwdpo.base.config import Config
-from cwdpo.base.context import SHARE, Share, is_share
+from cwdpo.base.context import SHARE, Share
 from cwdpo.base.errors import ConfigError
-from cwdpo.base.identity import digest, identity_card
+from cwdpo.base.made import Made
 from cwdpo.base.runtime import Execution
-from cwdpo.base.store import Artefact, Store
+from cwdpo.data.demo_benchmarks import format_of
+from cwdpo.data.demo_benchmarks.format import Format
+from cwdpo.data.demo_benchmarks.stage import DemoBenchmarkSpec
 from cwdpo.data.demo_world import DemoWorld
 from cwdpo.data.frequencies import FrequenciesSpec
 from cwdpo.data.pairs import PairsSpec
 from cwdpo.data.preferences import supplies_of
-from cwdpo.data.sources import DataSource, Demo, Preferences, data_digest, data_root
+from cwdpo.data.sources import DataSource, Demo, Preferences, data_root
 from cwdpo.dynamics.influence.losses import unsupported
 from cwdpo.dynamics.influence.stage import InfluenceSpec
-from cwdpo.dynamics.rows import IN_RUN
 from cwdpo.dynamics.settings import BETA, Probe, ProbeSetSpec, ProbeSpec, StageName
-from cwdpo.evaluate.benchmarks import Benchmark
+from cwdpo.evaluate.benchmarks import AnyBenchmark
+from cwdpo.evaluate.benchmarks.benchmark import Questions
+from cwdpo.evaluate.benchmarks.captions import KarpathyCaptions, PreparedCaptions
 from cwdpo.evaluate.generate import GenerateSpec
+from cwdpo.evaluate.judging.judged import Judged
+from cwdpo.evaluate.judging.stage import JudgeSpec
+from cwdpo.evaluate.questions import QuestionsSpec
 from cwdpo.evaluate.score import ScoreSpec
-from cwdpo.experiment import Experiment, probed_in_run
-from cwdpo.model.config import Checkpoint, Lora, ModelSource, checkpoint_folder, model_digest, policy_of
+from cwdpo.experiment import Experiment, described, probed_in_run
+from cwdpo.graph import Node, Outside, Probed, Stage, Wired
+from cwdpo.model.config import Checkpoint, Lora, ModelSource, policy_of
 from cwdpo.negatives.answers import AnswersSpec
 from cwdpo.negatives.critique import CritiqueSpec
 from cwdpo.negatives.llm.stage import LlmSpec
 from cwdpo.negatives.source import Part
 from cwdpo.negatives.stage import NegativesSpec
 from cwdpo.objectives.preference import Preference
+from cwdpo.supplies import Absent, Supplies
 from cwdpo.train.config import Round, Stage1Spec, Stage2Spec
 from cwdpo.train.pretrain import PretrainSpec
 from cwdpo.train.reference import ReferenceSpec
 from cwdpo.train.settings import Refresh, SftPhase, Stage1, Stage2, lacking
 from cwdpo.train.steering import Steering
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A kind of work.
-
-    Attributes:
-        version: raised by hand when the meaning of its files changes.
-        spec: the slice of the configuration it reads.
-        module: where its `run(context)` lives; imported only where it runs, because some of them import torch.
-        ranks: True when it runs as the processes of a distributed job, False for one process without torch.
-        implied: roles of inputs that are no part of the identity, because the others settle what they are.
-        splits: True when it works in blocks, which several jobs may share.
-    """
-
-    name: str
-    version: int
-    spec: type[Config]
-    module: str
-    ranks: bool
-    implied: frozenset[str] = frozenset()
-    splits: bool = False
-
 
 STAGES = {
     stage.name: stage
@@ -103,139 +91,17 @@ STAGES = {
         Stage("stage2", 1, Stage2Spec, "cwdpo.train.stage2", ranks=True, implied=frozenset({"watched"})),
         Stage("probe", 1, ProbeSpec, "cwdpo.dynamics.probe", ranks=True, splits=True),
         Stage("influence", 1, InfluenceSpec, "cwdpo.dynamics.influence.stage", ranks=True),
-        Stage("generate", 1, GenerateSpec, "cwdpo.evaluate.generate", ranks=True, splits=True),
-        Stage("score", 1, ScoreSpec, "cwdpo.evaluate.score", ranks=False),
+        Stage("demo_benchmark", 1, DemoBenchmarkSpec, "cwdpo.data.demo_benchmarks.stage", ranks=False),
+        Stage("questions", 1, QuestionsSpec, "cwdpo.evaluate.questions", ranks=False),
+        Stage("generate", 1, GenerateSpec, "cwdpo.evaluate.generate", ranks=True, splits=True, holds=True),
+        Stage("judge", 1, JudgeSpec, "cwdpo.evaluate.judging.stage", ranks=False),
+        Stage("score", 2, ScoreSpec, "cwdpo.evaluate.score", ranks=False),
     )
 }
 
 
 POLICY = ("model", "adapter", "pairs", "images")
 """Inputs of a stage that asks the policy."""
-
-
-@dataclass(frozen=True)
-class Outside:
-    """A data or model folder outside the store."""
-
-    path: Path
-    digest: str
-
-
-@dataclass(frozen=True, eq=False)
-class Node:
-    """One stage of one experiment: what it computes, from what.
-
-    Attributes:
-        inputs: role -> node of the store or folder outside it.
-        execution: how to run it; not part of the identity.
-        share: which blocks of the stage it computes, for another node that puts them together; None is all of them.
-    """
-
-    stage: Stage
-    spec: Config
-    inputs: Mapping[str, Node | Outside]
-    execution: Execution = field(default_factory=Execution)
-    share: Share | None = None
-
-    @cached_property
-    def card(self) -> dict[str, Any]:
-        """What the identity is made of."""
-        counting = {role: entry for role, entry in self.inputs.items() if self._counts(role)}
-        parents = {role: entry.id for role, entry in counting.items() if isinstance(entry, Node)}
-        digests = {role: entry.digest for role, entry in counting.items() if isinstance(entry, Outside)}
-        card = identity_card(self.stage.name, self.stage.version, self.spec, parents, digests)
-        return {**card, "share": [self.share.number, self.share.of]} if self.share else card
-
-    def _counts(self, role: str) -> bool:
-        return role not in self.stage.implied and not is_share(role)
-
-    @cached_property
-    def id(self) -> str:
-        """Hex SHA-256."""
-        return digest(self.card)
-
-    @cached_property
-    def parents(self) -> list[Node]:
-        """Nodes this one reads."""
-        return list({entry.id: entry for entry in self.inputs.values() if isinstance(entry, Node)}.values())
-
-    @property
-    def title(self) -> str:
-        """What humans call it: `stage2`, `stage2 round 2/4` where it is trained in rounds, `answers share 1/4`."""
-        kind = f" ({self.spec.part.label})" if isinstance(self.spec, AnswersSpec) else ""
-        if self.share:
-            return f"{self.stage.name}{kind} share {self.share.number + 1}/{self.share.of}"
-        part = self.spec.round if isinstance(self.spec, Stage2Spec) else None
-        return f"{self.stage.name} round {part.number + 1}/{part.of}" if part else f"{self.stage.name}{kind}"
-
-    def artefact(self, store: Store) -> Artefact:
-        """Its folder in a store."""
-        return store.artefact(self.stage.name, self.id)
-
-
-@dataclass(frozen=True)
-class Probed:
-    """A training that is probed.
-
-    Attributes:
-        stage: `stage1` or `stage2`.
-        rows: the node that has the rows: a `probe` of its own, or the training itself where it was probed as it ran.
-        influence: the node that measured what steps do, where that is asked for.
-    """
-
-    stage: StageName
-    training: Node
-    rows: Node
-    influence: Node | None = None
-
-    @property
-    def nodes(self) -> list[Node]:
-        """What is computed for it."""
-        return [self.rows, *([self.influence] if self.influence else [])]
-
-    def folder(self, store: Store) -> Path:
-        """Where the rows lie once they are computed."""
-        files = self.rows.artefact(store).files
-        return files / IN_RUN if self.rows is self.training else files
-
-
-@dataclass(frozen=True)
-class Wired:
-    """One experiment as nodes.
-
-    Attributes:
-        scores: benchmark name -> its score node.
-        policy: the node that trained the model under test, or None for the base model.
-        probed: trainings that are probed, in order; a Stage 2 in rounds is several.
-    """
-
-    scores: Mapping[str, Node]
-    policy: Node | None
-    roots: tuple[Node, ...]
-    probed: tuple[Probed, ...] = ()
-
-    def nodes(self) -> list[Node]:
-        """Every node, parents before children."""
-        return self._nodes
-
-    @cached_property
-    def _nodes(self) -> list[Node]:
-        return in_order(self.roots)
-
-
-def in_order(roots: Iterable[Node]) -> list[Node]:
-    """Distinct nodes reachable from `roots`, parents before children."""
-    found: dict[str, Node] = {}
-
-    def visit(node: Node) -> None:
-        if node.id not in found:
-            for parent in node.parents:
-                visit(parent)
-            found[node.id] = node
-
-    for root in roots:
-        visit(root)
-    return list(found.values())
 
 
 class Wiring:
@@ -245,27 +111,27 @@ class Wiring:
 
     Args:
         is_done: whether a node has been computed: then it needs nobody to share its work.
+        prepared: folder of the receipts of prepared benchmarks; None is the one beside `cache`.
+        absent: told what of the data, models and benchmarks is not there, each once; None raises its error instead.
     """
 
-    def __init__(self, cache: Path, is_done: Callable[[Node], bool] = lambda node: False) -> None:
-        self._cache, self._is_done = cache, is_done
-        self._made: dict[Hashable, Any] = {}
-
-    def _once(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        """What `make` returned when `key` came first; settings are frozen, so keys can hold them."""
-        found = self._made.get(key)
-        if found is None:
-            found = self._made[key] = make()
-        return found
+    def __init__(
+        self,
+        cache: Path,
+        is_done: Callable[[Node], bool] = lambda node: False,
+        prepared: Path | None = None,
+        absent: Callable[[Absent], object] | None = None,
+    ) -> None:
+        self._supplies, self._is_done, self._made = Supplies(cache, prepared, absent), is_done, Made()
 
     def _node(self, stage: str, spec: Config, inputs: Mapping[str, Node | Outside], execution: Execution) -> Node:
         """The node of a slice and its inputs: one object wherever both are the same, with the first `execution`."""
 
         def make() -> Node:
             node = Node(STAGES[stage], spec, inputs, execution)
-            return self._once(node.id, lambda: self._shared(node))
+            return self._made.once(node.id, lambda: self._shared(node))
 
-        return self._once((stage, spec, *inputs.items()), make)
+        return self._made.once((stage, spec, *inputs.items()), make)
 
     def _shared(self, node: Node) -> Node:
         """The node, with those that share its work before it where it is to be split."""
@@ -277,8 +143,11 @@ class Wiring:
 
     def wire(self, experiment: Experiment) -> Wired:
         """The nodes of one experiment, in the order of the data path."""
-        data, pairs = self._pairs(experiment.data, "train", experiment.execution)
-        inputs = {"model": self._model(experiment.model, experiment.execution), "pairs": pairs, "images": data}
+        model, source, execution = experiment.model, experiment.data, experiment.execution
+        inputs: dict[str, Any] = {"model": self._made.same("model", (model,), lambda: self._model(model, execution))}
+        if source:
+            found = self._made.same("pairs", (source,), lambda: self._pairs(source, "train", execution))
+            inputs["images"], inputs["pairs"] = found
         trained: Node | None = None
         probed: list[Probed] = []
         if experiment.stage1:
@@ -359,21 +228,20 @@ class Wiring:
             spec = PairsSpec.model_validate({"data": data, "purpose": purpose})
             return source, self._node("pairs", spec, {"data": source}, execution)
 
-        return self._once(("pairs", data, purpose), make)
+        return self._made.once(("pairs", data, purpose), make)
 
     def _data(self, data: DataSource, execution: Execution) -> Node | Outside:
         if isinstance(data, Demo):
             return self._node("world", data.world, {}, execution)
-        return Outside(data_root(data), data_digest(data, self._cache))
+        return self._supplies.data(data)
 
     def _model(self, model: ModelSource, execution: Execution) -> Node | Outside:
         """The base model's folder."""
-        return self._once(("model", model), lambda: self._read_model(model, execution))
+        return self._made.once(("model", model), lambda: self._read_model(model, execution))
 
     def _read_model(self, model: ModelSource, execution: Execution) -> Node | Outside:
         if isinstance(model, Checkpoint):
-            folder = checkpoint_folder(model)
-            return Outside(folder, model_digest(folder))
+            return self._supplies.model(model)
         source = Demo(source="demo_world", world=model.world)
         data, pairs = self._pairs(source, "train", execution)
         spec = PretrainSpec(architecture=model.architecture, pretraining=model.pretraining, policy=policy_of(model))
@@ -389,9 +257,10 @@ class Wiring:
         """
         if stage.negatives is None or not stage.uses_rejected:
             return {}
-        self._check_supplies(experiment.data, stage)
+        if not inputs["pairs"].provisional:
+            self._check_supplies(experiment.trained_on, stage)
         content = {"negatives": stage.negatives, "portion": portion, "requires": stage.requires}
-        spec = NegativesSpec.model_validate(content)
+        spec = self._made.slice(f"negatives {portion}", (stage,), lambda: NegativesSpec.model_validate(content))
         own = {role: inputs[role] for role in ("pairs", "images")}
         own |= self._parts(experiment, stage.negatives.parts(), portion, inputs)
         return {"negatives": self._node("negatives", spec, own, experiment.execution)}
@@ -414,7 +283,7 @@ class Wiring:
         """Raise `ConfigError` where no rejected response of the data comes with what training needs."""
         if stage.requires and isinstance(data, Preferences):
             path = data_root(data) / data.annotations
-            fault = lacking(stage, self._once(("supplies", path), lambda: supplies_of(path)))
+            fault = lacking(stage, self._made.once(("supplies", path), lambda: supplies_of(path)))
             if fault:
                 raise ConfigError(f"{path}: {fault}")
 
@@ -473,21 +342,79 @@ class Wiring:
 
     def _reference(self, experiment: Experiment, objective: Preference, inputs: Mapping[str, Any]) -> Node:
         """Log-probabilities under the policy that Stage 2 starts from."""
-        policy = policy_of(experiment.model)
-        spec = ReferenceSpec(policy=policy, terms=objective.terms, masked_share=objective.masked_share)
+
+        def make() -> ReferenceSpec:
+            policy = policy_of(experiment.model)
+            return ReferenceSpec(policy=policy, terms=objective.terms, masked_share=objective.masked_share)
+
+        spec = self._made.slice("reference", (experiment.model, objective), make)
         return self._node("reference", spec, dict(inputs), experiment.execution)
 
-    def _benchmark(self, experiment: Experiment, benchmark: Benchmark, inputs: Mapping[str, Any]) -> Node:
-        """Generation, then scoring."""
-        own = dict(inputs)
-        data = (benchmark.data or experiment.data).for_evaluation()
-        own["images"], own["pairs"] = self._pairs(data, "evaluate", experiment.execution)
-        sampled = benchmark.decoding.strategy == "sample"
-        seed = experiment.seed if sampled else 0
-        spec = GenerateSpec(policy=policy_of(experiment.model), benchmark=benchmark, seed=seed)
-        generated = self._node("generate", spec, own, experiment.execution)
-        roles = {"generate": generated, "pairs": own["pairs"]}
-        return self._node("score", ScoreSpec(benchmark=benchmark), roles, experiment.execution)
+    def _benchmark(self, experiment: Experiment, benchmark: AnyBenchmark, inputs: Mapping[str, Any]) -> Node:
+        """Generation, a judge where one is needed and there, then scoring."""
+        execution = experiment.execution
+        parts = (experiment.data, benchmark)
+        asked: dict[str, Node | Outside] = self._made.same("asked", parts, lambda: self._asked(experiment, benchmark))
+        own: dict[str, Node | Outside] = {"model": inputs["model"], **asked}
+        own |= {"adapter": inputs["adapter"]} if "adapter" in inputs else {}
+        generated = self._node("generate", self._asking(experiment, benchmark), own, execution)
+        read: dict[str, Node | Outside] = {"generate": generated}
+        read |= {role: asked[role] for role in ("pairs", "questions") if role in asked}
+        if isinstance(benchmark, Judged) and experiment.judge:
+            judging = JudgeSpec.model_validate({"benchmark": benchmark.for_judging(), "endpoint": experiment.judge})
+            read["judge"] = self._node("judge", judging, dict(read), execution)
+        spec = self._made.slice("score", (benchmark,), lambda: ScoreSpec(benchmark=benchmark.for_generating()))
+        return self._node("score", spec, dict(read), execution)
+
+    def _asking(self, experiment: Experiment, benchmark: AnyBenchmark) -> Any:
+        """The slice that generation reads; only what samples has a seed."""
+        seed = experiment.seed if benchmark.decoding.strategy == "sample" else 0
+
+        def make() -> GenerateSpec:
+            return GenerateSpec(policy=policy_of(experiment.model), benchmark=benchmark.for_generating(), seed=seed)
+
+        return self._made.slice(f"generate {seed}", (experiment.model, benchmark), make)
+
+    def _asked(self, experiment: Experiment, benchmark: AnyBenchmark) -> dict[str, Node | Outside]:
+        """What a benchmark asks about: its images, and its questions or the records of captions."""
+        if isinstance(benchmark, Questions):
+            return self._questions(benchmark, experiment.execution)
+        data = self._captioned(experiment, benchmark).for_evaluation()
+        if isinstance(data, Demo) and (made := benchmark.as_made(data)):
+            files = self._made_of(data.world, format_of(dict(benchmark)), experiment.execution)
+            spec = PairsSpec.model_validate({"data": made, "purpose": "evaluate"})
+            return {"pairs": self._node("pairs", spec, {"data": files}, experiment.execution), "images": files}
+        images, pairs = self._pairs(data, "evaluate", experiment.execution)
+        return {"pairs": pairs, "images": images}
+
+    def _made_of(self, world: DemoWorld, kind: Format, execution: Execution) -> Node:
+        """The files of a benchmark about the scenes of a generated world."""
+        spec = DemoBenchmarkSpec.model_validate({"benchmark": kind})
+        return self._node("demo_benchmark", spec, {"data": self._node("world", world, {}, execution)}, execution)
+
+    def _files(self, benchmark: Questions, execution: Execution) -> Node | Outside:
+        """The files that questions are read from: a stage's, or those that were prepared."""
+        reading = benchmark.for_reading()
+        if benchmark.data:
+            return self._made_of(benchmark.data.world, format_of(dict(reading)), execution)
+        found: Outside = self._made.once(("prepared", reading), lambda: self._supplies.questions(reading))
+        return found
+
+    def _questions(self, benchmark: Questions, execution: Execution) -> dict[str, Node | Outside]:
+        files = self._files(benchmark, execution)
+        known = files.digest if isinstance(files, Outside) else None
+        spec = QuestionsSpec.model_validate({"benchmark": benchmark.for_reading(), "digest": known})
+        questions = self._node("questions", spec, {"data": files}, execution)
+        return {"questions": questions, "images": questions if benchmark.embedded else files}
+
+    def _captioned(self, experiment: Experiment, benchmark: KarpathyCaptions) -> DataSource:
+        """The data set of a captioning benchmark: its own, else the experiment's, else the one that was prepared."""
+        if data := described(benchmark, experiment.data):
+            return data
+        assert isinstance(benchmark, PreparedCaptions), "others take any data of the experiment"
+        key = ("prepared", benchmark.name, benchmark.split)
+        prepared: DataSource = self._made.once(key, lambda: self._supplies.captions(benchmark))
+        return prepared
 
 
 def _with_policy(inputs: Mapping[str, Any], experiment: Experiment, trained: Node | None) -> dict[str, Any]:
@@ -510,6 +437,6 @@ def _training(experiment: Experiment, optimization: Any) -> dict[str, Any]:
         "policy": policy_of(experiment.model),
         "tuning": experiment.tuning,
         "optimization": optimization,
-        "one_per_image": experiment.data.one_per_image,
+        "one_per_image": experiment.trained_on.one_per_image,
         "seed": experiment.seed,
     }

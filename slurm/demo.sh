@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The demo grid through a real Slurm on this machine: start the cluster, submit, report, stop it.
-#   slurm/demo.sh CWDPO [OPTION ...]     CWDPO is the command; options go to `submit` and `report`
+# The demo grid, or another, through a real Slurm on this machine: start the cluster, submit, report, stop it.
+#   [GRID=main-demo] slurm/demo.sh CWDPO [OPTION ...]     CWDPO is the command; options go to `submit` and `report`
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 cwdpo=$1
@@ -18,5 +18,5 @@ export ROOT=${ROOT:-${TMPDIR:-/tmp}/cwdpo-slurm-$(id -un)}
 "$here/start.sh"
 trap '"$here/stop.sh"' EXIT
 . "$ROOT/env.sh"
-"$cwdpo" submit --grid demo --cluster one-machine --watch "$@"
-"$cwdpo" report --grid demo "$@"
+"$cwdpo" submit --grid "${GRID:-demo}" --cluster one-machine --watch "$@"
+"$cwdpo" report --grid "${GRID:-demo}" "$@"

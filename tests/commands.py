@@ -15,8 +15,8 @@ from typing import Any
 from cwdpo.base.config import parse_overrides
 from cwdpo.base.store import Store
 from cwdpo.experiment import load_grid
+from cwdpo.graph import Node
 from cwdpo.jobs.plan import Plan, make_plan
-from cwdpo.pipeline import Node
 
 REPO = Path(__file__).resolve().parents[1]
 GRIDS = Path(__file__).resolve().parent / "grids"

@@ -12,10 +12,11 @@ from typing import Any
 
 from cwdpo.base.runtime import Execution
 from cwdpo.base.store import Store
+from cwdpo.graph import Node, Outside
 from cwdpo.jobs.events import curve
 from cwdpo.jobs.job import write_job
 from cwdpo.jobs.launch import Launched, launch
-from cwdpo.pipeline import STAGES, Node, Outside
+from cwdpo.pipeline import STAGES
 
 LIMIT_SECONDS = 600.0
 

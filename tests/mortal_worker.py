@@ -24,10 +24,10 @@ from typing import Any
 from cwdpo.base import distributed, files
 from cwdpo.base.runtime import Rank
 from cwdpo.base.store import Attempt, Store
+from cwdpo.graph import Node
 from cwdpo.jobs import worker
 from cwdpo.jobs.job import StageJob, write_job
 from cwdpo.jobs.launch import _environment, free_port
-from cwdpo.pipeline import Node
 
 End = Mapping[str, Any]
 

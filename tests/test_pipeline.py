@@ -6,14 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from every_setting import build, changed, experiments, make_files
 from pretend import write_grid
-from test_identity import build, changed, experiments, files
 
-from cwdpo import pipeline
+from cwdpo import supplies
 from cwdpo.experiment import load_grid
-from cwdpo.pipeline import Wired, Wiring
+from cwdpo.graph import Wired
+from cwdpo.pipeline import Wiring
 
-__all__ = ["files"]
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_files(tmp_path_factory.mktemp("pipeline"))
 
 
 def ids(wired: Wired) -> list[str]:
@@ -40,8 +44,8 @@ def test_a_data_folder_and_a_model_are_digested_once(files: Path, monkeypatch: p
     calls: list[Any] = []
 
     def counted(name: str) -> None:
-        real = getattr(pipeline, name)
-        monkeypatch.setattr(pipeline, name, lambda *arguments: calls.append((name, arguments)) or real(*arguments))
+        real = getattr(supplies, name)
+        monkeypatch.setattr(supplies, name, lambda *arguments: calls.append((name, arguments)) or real(*arguments))
 
     counted("data_digest")
     counted("model_digest")

@@ -17,10 +17,10 @@ from pathlib import Path
 from cwdpo.base import files
 from cwdpo.base.errors import CwdpoError
 from cwdpo.base.store import Store
+from cwdpo.graph import Node
 from cwdpo.jobs import worker
 from cwdpo.jobs.job import write_job
 from cwdpo.jobs.launch import Launched, _environment, free_port
-from cwdpo.pipeline import Node
 
 plain_run = worker.Worker.run
 

@@ -21,7 +21,7 @@ APART = (
 """Files whose tests share nothing that takes long to make, so that each may go to another worker."""
 
 FIRST = (
-    "container/", "jobs/test_kill.py::test_killed_at_every_write_point", "slurm/test_grid.py::test_faults",
+    "container/", "jobs/test_kill.py::test_killed_at_write_points", "slurm/test_grid.py::test_faults",
     "train/test_checkpoints.py", "slurm/test_grid.py", "slurm/test_crash.py::test_killed", "train/", "dynamics/",
     "evaluate/", "slurm/", "jobs/", "base/test_distributed.py", "docs/", "report/", "cli/", "model/",
 )  # fmt: skip

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -94,11 +94,16 @@ def file_written_whole(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
-def read_json(path: Path | str) -> Any:
+def parse_json(content: bytes) -> Any:
+    """JSON in UTF-8; raises `ValueError`."""
+    return json.loads(content.decode())
+
+
+def read_json(path: Path | str, parse: Callable[[bytes], Any] = parse_json) -> Any:
     """Read JSON; a file that is missing or not JSON raises `StoreError` naming it."""
     try:
         with open(path, "rb") as file:
-            return json.loads(file.read().decode())
+            return parse(file.read())
     except OSError as error:
         raise StoreError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, UnicodeDecodeError) as error:

@@ -74,9 +74,9 @@ def _configs_in(value: object) -> list[Config]:
 @cache
 def _read(path: Path, name: str) -> tuple[dict[str, str], list[str]]:
     """Digests of a module's code and of the data it names, and the modules of this package it imports."""
-    tree = _without_docstrings(ast.parse(path.read_text(encoding="utf-8")))
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    nodes = _without_docstrings(tree)
     code = hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16]
-    nodes = list(ast.walk(tree))
     return {name: code, **_data_files(path, nodes)}, _imports(nodes)
 
 
@@ -103,11 +103,14 @@ def _data_files(path: Path, nodes: list[ast.AST]) -> dict[str, str]:
     return {f"{parent}/{item.name}": hashlib.sha256(item.read_bytes()).hexdigest()[:16] for item in named}
 
 
-def _without_docstrings(tree: ast.Module) -> ast.Module:
-    for node in ast.walk(tree):
+def _without_docstrings(tree: ast.Module) -> list[ast.AST]:
+    """All nodes that are left after every docstring was taken out."""
+    nodes, texts = list(ast.walk(tree)), set()
+    for node in nodes:
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            texts |= {part for item in node.body if _is_text(item) for part in ast.walk(item)}
             node.body = [item for item in node.body if not _is_text(item)]
-    return tree
+    return [node for node in nodes if node not in texts]
 
 
 def _is_text(item: ast.AST) -> bool:

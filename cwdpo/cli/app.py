@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,10 +29,19 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-GridOption = Annotated[str, typer.Option("--grid", "-g", help="A name in configs/grids/, or a path to a YAML file.")]
+GridOption = Annotated[
+    str,
+    typer.Option(
+        "--grid", "-g", help="A name in configs/grids/, also with a size of configs/sizes/ (main-demo), or a path."
+    ),
+]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", "-s", metavar="KEY=VALUE", help="Change a key of the experiment; may be repeated."),
+]
+LimitOption = Annotated[
+    int | None,
+    typer.Option("--limit", min=1, help="Ask every benchmark only so many items; results are partial."),
 ]
 HomeOption = Annotated[
     Path | None, typer.Option("--home", help="Folder of the store.  [default: $CWDPO_HOME, else ./runs]")
@@ -63,11 +75,16 @@ class Source:
     home: Path | None
 
     @property
+    def place(self) -> Path:
+        """The home: as it was typed, else the default."""
+        return self.home or Path(os.environ.get("CWDPO_HOME") or "runs")
+
+    @property
     def store(self) -> Store:
         """The store of its home."""
         from cwdpo.base.store import Store
 
-        return Store(self.home or Path(os.environ.get("CWDPO_HOME") or "runs"))
+        return Store(self.place)
 
     def load(self) -> Grid:
         """The grid, checked."""
@@ -80,15 +97,40 @@ class Source:
         """The plan of the grid in its home."""
         from cwdpo.jobs.plan import make_plan
 
-        loaded = self.load()
-        if writable:
-            self.store.check_writable()
-        return make_plan(loaded, self.store)
+        with _lasting():
+            loaded = self.load()
+            if writable:
+                self.store.check_writable()
+            return make_plan(loaded, self.store)
+
+    def provisional_plan(self) -> Plan:
+        """The same where data, models and benchmarks need not be there."""
+        from cwdpo.jobs.plan import make_provisional_plan
+
+        with _lasting():
+            return make_provisional_plan(self.load(), self.store)
 
 
-def open_plan(grid: str, override: list[str] | None, home: Path | None) -> Plan:
+@contextmanager
+def _lasting() -> Iterator[None]:
+    """What is made here is in use until the command ends: to look for garbage in it takes time and finds none."""
+    gc.unfreeze()  # what was made before, by commands that look again and again
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+def source_of(grid: str, override: list[str] | None, home: Path | None, limit: int | None = None) -> Source:
+    """A grid as it was typed; a limit is one more override."""
+    return Source(grid, (*(override or []), *([f"limit={limit}"] if limit else [])), home)
+
+
+def open_plan(grid: str, override: list[str] | None, home: Path | None, limit: int | None = None) -> Plan:
     """The plan of a grid in a home folder."""
-    return Source(grid, tuple(override or []), home).plan()
+    return source_of(grid, override, home, limit).plan()
 
 
 def print_json(value: Any) -> None:

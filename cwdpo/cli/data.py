@@ -1,4 +1,4 @@
-"""`cwdpo data check`, `show` and `words`: what will be trained on, before it is."""
+"""`cwdpo data`: what will be trained on and evaluated on, before it is."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cwdpo.cli.app import GridOption, HomeOption, JsonOption, SetOption, Source,
 
 data = typer.Typer(
     name="data",
-    help="Look at the data of a grid before it is trained on.",
+    help="Look at the data of a grid before it is trained on, and make benchmarks ready.",
     no_args_is_help=True,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -70,3 +70,31 @@ def words(
     from cwdpo.cli.words import print_words
 
     print_words(open_plan(grid, override, home), case, other, count)
+
+
+@data.command(epilog="Example: cwdpo data prepare pope --from /data/pope")
+def prepare(
+    name: Annotated[str, typer.Argument(help="A benchmark, such as pope; `cwdpo data list` shows all.")],
+    source: Annotated[str, typer.Option("--from", help="Folder with what you downloaded, or `hub`.")],
+    override: Annotated[
+        list[str] | None,
+        typer.Option("--set", "-s", metavar="KEY=VALUE", help="A field that decides which items it has: version=1.0."),
+    ] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Read a benchmark's own files as scoring will: count them, look for every image, compare with what is published.
+
+    Nothing is copied: grids of this home then find it where it lies. Exit status 3 where it cannot be used.
+    """
+    from cwdpo.cli.ready import prepare_benchmark
+
+    prepare_benchmark(name, source, override or [], home, as_json)
+
+
+@data.command(name="list", epilog="Example: cwdpo data list")
+def list_(home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Which benchmarks are ready in this home, and what to download for the others."""
+    from cwdpo.cli.ready import list_benchmarks
+
+    list_benchmarks(home, as_json)

@@ -21,10 +21,12 @@ from cwdpo.base.lines import JsonLines, Rows
 from cwdpo.base.runtime import Execution, Rank
 from cwdpo.base.store import Store
 from cwdpo.cli.app import Source, print_json
+from cwdpo.cli.ready import readiness
 from cwdpo.data.pairs import PairsSpec, used
 from cwdpo.data.records import Record, write_records
 from cwdpo.data.sources import DataSource, Demo, Files, data_root
-from cwdpo.experiment import Cell, Grid
+from cwdpo.experiment import Cell, Grid, evaluated_on
+from cwdpo.graph import Node, Outside
 from cwdpo.jobs.plan import Plan
 from cwdpo.negatives import stage as negatives_stage
 from cwdpo.negatives.overview import edited, overview, perturbs_in
@@ -33,7 +35,7 @@ from cwdpo.negatives.rule import Perturb
 from cwdpo.negatives.source import REASONS
 from cwdpo.negatives.stage import NegativesSpec
 from cwdpo.negatives.summary import Statistics
-from cwdpo.pipeline import STAGES, Node, Outside
+from cwdpo.pipeline import STAGES
 
 Portion = Literal["stage1", "stage2"]
 
@@ -61,12 +63,12 @@ def uses_of(grid: Grid) -> dict[DataSource, Use]:
     found: dict[DataSource, Use] = {}
     for cell in grid.cells:
         experiment = cell.experiment
-        use = found.setdefault(experiment.data, Use())
-        use.purposes["train"] = None
-        for portion, source in _edits(cell):
-            use.edits.setdefault((portion, source), {})[cell.case] = None
-        for benchmark in experiment.benchmarks:
-            data = benchmark.data or experiment.data
+        if experiment.data:
+            use = found.setdefault(experiment.data, Use())
+            use.purposes["train"] = None
+            for portion, source in _edits(cell):
+                use.edits.setdefault((portion, source), {})[cell.case] = None
+        for data in evaluated_on(experiment):
             data.for_evaluation()
             found.setdefault(data, Use()).purposes["evaluate"] = None
     return found
@@ -85,12 +87,16 @@ def check_data(source: Source, as_json: bool) -> None:
     Raises:
         DataError: after all are printed, where training would refuse one.
     """
-    reports = [_report(data, use, source.store) for data, use in uses_of(source.load()).items()]
+    grid = source.load()
+    reports = [_report(data, use, source.store) for data, use in uses_of(grid).items()]
+    prepared = readiness(grid, source.store)
     if as_json:
-        print_json({"data": reports})
+        print_json({"data": reports, "benchmarks": prepared})
     else:
-        typer.echo("\n\n".join("\n".join(_lines(report)) for report in reports))
-    faults = [fault for report in reports for fault in report["faults"]]
+        ready = [f"benchmark {name}: {fault or 'ready'}" for name, fault in prepared.items()]
+        parts = ["\n".join(lines) for lines in [*map(_lines, reports), ready] if lines]
+        typer.echo("\n\n".join(parts) or "this grid reads no data that could be checked")
+    faults = [*(fault for report in reports for fault in report["faults"]), *filter(None, prepared.values())]
     if faults:
         raise DataError("\n".join(faults))
 

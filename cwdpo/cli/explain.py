@@ -13,10 +13,10 @@ from cwdpo.base.errors import ConfigError, name_valid
 from cwdpo.cli.app import Source, print_json
 from cwdpo.cli.show import console, print_status, status_json
 from cwdpo.cli.slurm import quietly
+from cwdpo.graph import Node
 from cwdpo.jobs.plan import Plan, Shown
 from cwdpo.jobs.slurm.reconcile import Book
 from cwdpo.jobs.slurm.view import OnSlurm, causes, log_files, open_book, overlay_of
-from cwdpo.pipeline import Node
 
 FOLLOW_SECONDS = 0.5
 LOOK_SECONDS = 5.0  # between two looks at Slurm while a log is followed
@@ -38,17 +38,32 @@ def show_status(source: Source, every: bool, as_json: bool, interval: float | No
 def show_why(plan: Plan, cell: str) -> int:
     """Print the chain of causes of a cell; 0 where it is done or under way, 1 where something failed."""
     _check_cell(plan, cell)
-    lines = causes(plan, cell, open_book(plan, quietly(plan)))
+    book = open_book(plan, quietly(plan))
+    lines = causes(plan, cell, book)
     if not lines:
         typer.echo(f"{cell}: all done")
+        for line in _gone(plan, cell, book):
+            typer.echo(f"  {line}")
         return 0
     typer.echo(f"{cell}: not done, because")
     for line in lines:
         typer.echo(f"  {line}")
     failed = any(": failed " in line or ": failed: " in line or ": cancelled;" in line for line in lines)
     if failed:
-        typer.echo(f"when it is mended: cwdpo retry {cell} {plan.grid.options}")
+        again = f"retry {cell} {plan.grid.options}" if book else f"submit {plan.grid.options} --cluster local"
+        typer.echo(f"when it is mended: cwdpo {again}")
     return 1 if failed else 0
+
+
+def _gone(plan: Plan, cell: str, book: Book | None) -> list[str]:
+    """What finished results of a cell were computed from, as far as it is no longer whole and nothing is under way."""
+    states, gone = _states(plan, book), ("missing", "damaged", "interrupted", "failed", "cancelled")
+    nodes = [node for node in plan.wired[cell].nodes() if not node.share and states[node.id] in gone]
+    return [
+        f"but {node.title} {node.id[:16]}, which it was computed from, is {states[node.id]}; `cwdpo submit` computes it"
+        " again"
+        for node in nodes
+    ]
 
 
 def _check_cell(plan: Plan, cell: str) -> None:
@@ -132,12 +147,11 @@ def _states(plan: Plan, book: Book | None) -> dict[str, Shown]:
 
 def collect(plan: Plan) -> int:
     """Write `report.md` and `gaps.json`; 1 where a cell lacks a score."""
-    from cwdpo.report.dynamics import diagnosed, section
-    from cwdpo.report.render import markdown
-    from cwdpo.report.table import tables
+    from cwdpo.cli.report import as_markdown, made_report
+    from cwdpo.report.table import Wanted
 
-    folder, book = plan.store.home / "grids" / plan.grid.name, open_book(plan, quietly(plan))
-    files.write_text(folder / "report.md", markdown(tables(plan, overlay_of(book)), section(diagnosed(plan))))
+    folder, book = plan.folder, open_book(plan, quietly(plan))
+    files.write_text(folder / "report.md", as_markdown(made_report(plan, Wanted())))
     gaps = {cell: found for cell in plan.wired if (found := causes(plan, cell, book))}
     files.write_json(folder / "gaps.json", gaps)
     typer.echo(f"{len(plan.wired) - len(gaps)} of {len(plan.wired)} cells complete; report in {folder / 'report.md'}")

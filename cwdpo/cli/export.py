@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from cwdpo.base import files
 from cwdpo.base.errors import ConfigError, StoreError, name_valid
 from cwdpo.dynamics.rows import IN_RUN
+from cwdpo.graph import Node
 from cwdpo.model.snapshots import FOLDER as SNAPSHOTS
-from cwdpo.pipeline import Node
 from cwdpo.train.checkpoint import HANDED_OVER
 from cwdpo.train.config import TrainingSpec
 

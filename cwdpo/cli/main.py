@@ -15,22 +15,27 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cwdpo.base.errors import ConfigError, CwdpoError
+from cwdpo.cli import compare as _compare  # registers its command
 from cwdpo.cli import data as _data  # registers its commands
 from cwdpo.cli import doctor as _doctor  # registers its command
 from cwdpo.cli import fetch as _fetch  # registers its command
 from cwdpo.cli import jobs as _jobs  # registers its commands
+from cwdpo.cli import plan as _plan  # registers its command
 from cwdpo.cli import probe as _probe  # registers its commands
+from cwdpo.cli import report as _report  # registers its command
+from cwdpo.cli import score as _score  # registers its command
+from cwdpo.cli import track as _track  # registers its command
 from cwdpo.cli.app import (
     AllOption,
     ClusterOption,
     GridOption,
     HomeOption,
     JsonOption,
+    LimitOption,
     SetOption,
-    Source,
     app,
     open_plan,
-    print_json,
+    source_of,
 )
 from cwdpo.version import code_version
 
@@ -39,7 +44,9 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 
-__all__ = ["_data", "_doctor", "_fetch", "_jobs", "_probe", "app", "main"]
+__all__ = [
+    "_compare", "_data", "_doctor", "_fetch", "_jobs", "_plan", "_probe", "_report", "_score", "_track", "app", "main",
+]  # fmt: skip
 
 
 def _version(wanted: bool) -> None:
@@ -61,35 +68,13 @@ def _root(
     pass
 
 
-@app.command(epilog="Example: cwdpo plan --grid demo --set seeds=[0]")
-def plan(
-    grid: GridOption,
-    cluster: ClusterOption = None,
-    override: SetOption = None,
-    home: HomeOption = None,
-    every: AllOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Show the distinct stages of a grid and what is already done; computes nothing."""
-    from cwdpo.jobs.clusters import load_cluster
-    from cwdpo.jobs.plan import check_ranks
-
-    found = open_plan(grid, override, home)
-    check_ranks(found.grid, load_cluster(cluster))
-    if as_json:
-        print_json(found.as_json())
-    else:
-        from cwdpo.cli.show import print_plan
-
-        print_plan(found, every)
-
-
 @app.command(epilog="Example: cwdpo submit --grid demo --cluster local")
 def submit(
     grid: GridOption,
     cluster: ClusterOption = None,
     override: SetOption = None,
     home: HomeOption = None,
+    limit: LimitOption = None,
     accept_stale: Annotated[
         bool, typer.Option("--accept-stale", help="Keep results that were computed by other code.")
     ] = False,
@@ -116,7 +101,7 @@ def submit(
         raise ConfigError("--accept-stale and --recompute contradict each other")
     on_stale: OnStale = "accept" if accept_stale else "recompute" if recompute else "refuse"
     wishes = Wishes(on_stale=on_stale, dry_run=dry_run, watch=watch, steward=steward, rehearse=rehearse)
-    raise typer.Exit(submit_grid(Source(grid, tuple(override or []), home), cluster, wishes))
+    raise typer.Exit(submit_grid(source_of(grid, override, home, limit), cluster, wishes))
 
 
 @app.command(epilog="Example: cwdpo status --grid demo")
@@ -124,6 +109,7 @@ def status(
     grid: GridOption,
     override: SetOption = None,
     home: HomeOption = None,
+    limit: LimitOption = None,
     every: AllOption = False,
     as_json: JsonOption = False,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Show it anew until Ctrl-C.")] = False,
@@ -132,59 +118,7 @@ def status(
     """Show how each cell of a grid stands, stage by stage, what is at work, and why stages failed."""
     from cwdpo.cli.explain import show_status
 
-    show_status(Source(grid, tuple(override or []), home), every, as_json, interval if watch else None)
-
-
-@app.command(epilog="Example: cwdpo report --grid demo")
-def report(
-    grid: GridOption,
-    override: SetOption = None,
-    home: HomeOption = None,
-    as_json: JsonOption = False,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Markdown file.  [default: <home>/grids/<grid>/report.md]")
-    ] = None,
-) -> None:
-    """Print the results, mean ± standard deviation over seeds, and write them as Markdown."""
-    from cwdpo.base import files
-    from cwdpo.cli.slurm import quietly
-    from cwdpo.jobs.slurm.view import open_book, overlay_of
-    from cwdpo.report.dynamics import diagnosed, section
-    from cwdpo.report.render import as_json as to_json
-    from cwdpo.report.render import markdown, print_tables
-    from cwdpo.report.table import tables
-
-    found = open_plan(grid, override, home)
-    results = tables(found, overlay_of(open_book(found, quietly(found))))
-    target = output or found.store.home / "grids" / found.grid.name / "report.md"
-    dynamics = diagnosed(found)
-    files.write_text(target, markdown(results, section(dynamics)))
-    if as_json:
-        print_json(to_json(results))
-    else:
-        print_tables(results)
-        for line in (line for one in dynamics for line in one.lines()):
-            typer.echo(line)
-        typer.echo(f"written to {target}")
-
-
-@app.command(epilog="Example: MLFLOW_TRACKING_URI=http://127.0.0.1:5000 cwdpo track --grid demo --follow")
-def track(
-    grid: GridOption,
-    override: SetOption = None,
-    home: HomeOption = None,
-    follow: Annotated[bool, typer.Option("--follow", help="Go on until every cell is finished.")] = False,
-    every: Annotated[float, typer.Option("--every", min=1, help="Seconds between two looks.")] = 30.0,
-) -> None:
-    """Bring finished cells and their curves into MLflow (SQLite in the home folder, or $MLFLOW_TRACKING_URI)."""
-    from cwdpo.report.track import follow as follow_grid
-    from cwdpo.report.track import track as track_once
-    from cwdpo.report.track import tracking_uri
-
-    found = open_plan(grid, override, home)
-    typer.echo(f"tracking to {tracking_uri(found.store)}")
-    for names in follow_grid(found, every) if follow else [track_once(found)]:
-        typer.echo(f"{len(names)} new: {', '.join(names)}" if names else "nothing new")
+    show_status(source_of(grid, override, home, limit), every, as_json, interval if watch else None)
 
 
 @app.command(epilog="Example: cwdpo export cw_dpo/0 --grid demo --to exported --merged")

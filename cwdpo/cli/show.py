@@ -1,11 +1,11 @@
-"""What `plan` and `status` print: tables for a terminal of 80 columns, in which big grids are folded."""
+"""What `status` prints: tables for a terminal of 80 columns, in which big grids are folded."""
 
 from __future__ import annotations
 
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
@@ -15,14 +15,12 @@ from rich.console import Console
 from rich.segment import Segment, Segments
 from rich.style import Style
 
-from cwdpo.jobs.kept import starting_distributions
-from cwdpo.jobs.plan import Shown, different_images
-from cwdpo.jobs.status import CellStatus, GridStatus, Overlay, Work, counted, folded, grid_status
+from cwdpo.jobs.plan import different_images
+from cwdpo.jobs.status import CellStatus, GridStatus, Overlay, Work, folded, grid_status
 from cwdpo.pipeline import STAGES
 
 if TYPE_CHECKING:
     from cwdpo.jobs.plan import Plan
-    from cwdpo.pipeline import Node
 
 COLOURS = {
     "done": "green",
@@ -56,54 +54,6 @@ def console() -> Console:
     """The terminal, or plain text where stdout is none: as wide as $COLUMNS says, else 110 columns."""
     found = Console(highlight=False)
     return found if found.is_terminal or "COLUMNS" in os.environ else Console(highlight=False, width=110)
-
-
-def print_plan(plan: Plan, every: bool = False) -> None:
-    """Distinct stages, how many cells use each, and what is done."""
-    screen, states = console(), plan.states()
-    print_text(screen, f"{plan.grid.name}: {plan.grid.description}\n")
-    if every or len(plan.nodes) <= MOST_ROWS:
-        print_table(screen, ("stage", "id", "cells", "state", "reads"), _stage_rows(plan, states, screen.width))
-    else:
-        print_table(screen, ("stage", "distinct", "state"), _folded_stages(plan, states))
-        print_text(screen, "\n--all shows every stage")
-    done = sum(state == "done" for state in states.values())
-    print_text(
-        screen,
-        f"\n{len(plan.grid.cells)} cells, {len(plan.nodes)} distinct stages"
-        f" ({plan.naive_count()} if nothing were shared), {done} done",
-    )
-    if kept := starting_distributions(plan.grid):
-        print_text(screen, kept)
-
-
-def _stage_rows(plan: Plan, states: Mapping[str, Shown], width: int) -> Rows:
-    """A row per distinct stage, in the order of the data path."""
-    uses = Counter(node.id for wired in plan.wired.values() for node in wired.nodes())
-    order = list(STAGES)
-    nodes = sorted(plan.nodes, key=lambda node: order.index(node.stage.name))
-    rows = [(node.title, node.id[:16], str(uses[node.id]), states[node.id]) for node in nodes]
-    left = width - sum(max(map(len, column)) + len(GAP) for column in zip(*rows, strict=True))
-    return [(*row, _reads(node, left)) for row, node in zip(rows, nodes, strict=True)]
-
-
-def _reads(node: Node, width: int) -> str:
-    """The stages a node reads, as many on a line as fit."""
-    lines = [""]
-    for parent in node.parents:
-        item = f"{parent.stage.name} {parent.id[:6]}"
-        if lines[-1] and len(lines[-1]) + len(item) + 2 >= width:
-            lines.append("")
-        lines[-1] += f", {item}" if lines[-1] else item
-    return ",\n".join(lines)
-
-
-def _folded_stages(plan: Plan, states: Mapping[str, Shown]) -> Rows:
-    """A row per kind of stage."""
-    found: dict[str, Counter[str]] = {name: Counter() for name in STAGES}
-    for node in plan.nodes:
-        found[node.stage.name][states[node.id]] += 1
-    return [(name, str(counts.total()), counted(counts)) for name, counts in found.items() if counts]
 
 
 def print_status(plan: Plan, every: bool = False, overlay: Overlay | None = None) -> None:

@@ -14,10 +14,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from cwdpo.base import files
 from cwdpo.base.errors import Busy, ConfigError, Interrupted, StoreError, name_valid
 from cwdpo.cli.app import Source
-from cwdpo.experiment import find_config
 from cwdpo.jobs.clusters import SlurmCluster, check_slurm
 from cwdpo.jobs.containers.image import Image, identify, keep
 from cwdpo.jobs.plan import Plan, check_ranks
@@ -48,20 +46,20 @@ def submit_slurm(source: Source, cluster: SlurmCluster, wishes: Wishes) -> int:
     if wishes.dry_run:
         return _dry_run(plan, cluster)
     with locked(Ledger(plan.store).folder / "lock", WAIT_SECONDS, typer.echo) as check:
-        outcome = _submit(plan, source, cluster, wishes, check)
+        outcome = _submit(plan, cluster, wishes, check)
     _tell(plan, outcome)
     return watch(plan) if wishes.watch else 0
 
 
-def _submit(plan: Plan, source: Source, cluster: SlurmCluster, wishes: Wishes, check: Callable[[], None]) -> Outcome:
+def _submit(plan: Plan, cluster: SlurmCluster, wishes: Wishes, check: Callable[[], None]) -> Outcome:
     """One submission; the lock is held."""
     plan = prepare(plan, wishes.on_stale, typer.echo)
-    desired = _desire(plan, source, cluster, {node.id for node in plan.nodes})
+    desired = _desire(plan, cluster, {node.id for node in plan.nodes})
     check()
     _forgive(plan, desired, kinds={"cancelled"})
     _preflight(plan, desired)
     check()
-    _write_down(plan, source, desired)
+    _write_down(plan, desired)
     outcome = Pass(plan, desired, check, typer.echo).run()
     side = SideJobs(plan, desired, check)
     side.collect(typer.echo)
@@ -70,18 +68,17 @@ def _submit(plan: Plan, source: Source, cluster: SlurmCluster, wishes: Wishes, c
     return outcome
 
 
-def _desire(plan: Plan, source: Source, cluster: SlurmCluster, nodes: set[str]) -> Desired:
+def _desire(plan: Plan, cluster: SlurmCluster, nodes: set[str]) -> Desired:
     """What is asked for from now on, with the code and the image as they are at this moment."""
     code = snapshot(Ledger(plan.store).folder / "code")
     before = Desired.read(plan)
     wanted = frozenset(nodes) | (before.nodes if before else frozenset())
-    return Desired(cluster, code, wanted, source.overrides, _image(plan, cluster, say=typer.echo))
+    return Desired(cluster, code, wanted, _image(plan, cluster, say=typer.echo))
 
 
-def _write_down(plan: Plan, source: Source, desired: Desired) -> None:
+def _write_down(plan: Plan, desired: Desired) -> None:
     """The grid as it is submitted: what a refused submission asked for must not count as what the grid needs."""
-    folder = plan.write()
-    files.write_bytes(folder / f"{plan.grid.name}.yaml", find_config("grids", source.grid).read_bytes())
+    plan.write()
     desired.write(plan)
 
 
@@ -140,9 +137,9 @@ def retry(source: Source, cells: list[str] | None) -> int:
     _check_known(plan)
     with locked(Ledger(plan.store).folder / "lock", WAIT_SECONDS, typer.echo) as check:
         before = _submitted(plan)
-        desired = _desire(plan, source, before.cluster, nodes_of(plan, cells))
+        desired = _desire(plan, before.cluster, nodes_of(plan, cells))
         check()
-        _write_down(plan, source, desired)
+        _write_down(plan, desired)
         count = _forgive(plan, desired, cells=cells)
         typer.echo(f"{count} failure(s) count no longer")
         outcome = Pass(plan, desired, check, typer.echo).run()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 import time
@@ -23,7 +24,7 @@ from cwdpo.jobs.prepare import OnStale, prepare
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from cwdpo.pipeline import Node
+    from cwdpo.graph import Node
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,8 @@ def submit_grid(source: Source, cluster_name: str | None, wishes: Wishes) -> int
         from cwdpo.cli.slurm import submit_slurm
 
         if not wishes.dry_run:
+            if not shutil.which("sbatch"):  # what is wrong with the grid or the home is worth more than that
+                source.plan(writable=True)
             name = cluster_name or os.environ.get("CWDPO_CLUSTER") or "default"
             elsewhere = "log in to the cluster, or say --cluster local to compute on this machine"
             check_slurm(f"cluster '{name}' needs Slurm", elsewhere)
@@ -63,10 +66,9 @@ def submit_grid(source: Source, cluster_name: str | None, wishes: Wishes) -> int
 def _submit_local(plan: Plan, cluster: LocalCluster, wishes: Wishes) -> int:
     check_ranks(plan.grid, cluster)
     plan = prepare(plan, wishes.on_stale, typer.echo)
-    reporter = Bars(plan) if sys.stdout.isatty() else Lines(plan)
-    with reporter:
+    with reporting(plan) as reporter:
         outcome = LocalExecutor(plan, cluster, reporter).run()
-    return _conclude(plan, outcome)
+    return conclude(plan, outcome)
 
 
 def _interrupt(number: int, frame: object) -> None:
@@ -74,8 +76,18 @@ def _interrupt(number: int, frame: object) -> None:
     raise Interrupted(f"stopped by {signal.Signals(number).name}; the same command goes on where it stopped")
 
 
-def _conclude(plan: Plan, outcome: Outcome) -> int:
-    total = len(plan.nodes)
+def reporting(plan: Plan) -> Lines:
+    """Who tells what happens: bars on a terminal, lines elsewhere."""
+    return Bars(plan) if sys.stdout.isatty() else Lines(plan)
+
+
+def conclude(plan: Plan, outcome: Outcome, wanted: int | None = None) -> int:
+    """Say how a submission ended; returns the exit status.
+
+    Args:
+        wanted: how many stages it was to compute, where these are not all of the plan.
+    """
+    total = len(plan.nodes) if wanted is None else wanted
     done = total - len(outcome.failed) - len(outcome.blocked)
     typer.echo(f"{done} of {total} stages done ({len(outcome.computed)} computed now)")
     if outcome.failed:

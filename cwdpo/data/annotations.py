@@ -10,9 +10,9 @@ from cwdpo.base.errors import DataError
 
 
 def read_annotations(path: Path) -> Any:
-    """The content of a JSON file; raises `DataError` when it cannot be read or is no JSON."""
+    """The content of a JSON file, a byte-order mark or not; raises `DataError` when it cannot be read or is no JSON."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise DataError(f"{path}: cannot read the annotation file: {error.strerror}") from error
     except (ValueError, UnicodeDecodeError) as error:

@@ -6,17 +6,20 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import chain
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from cwdpo.base.errors import DataError, ModelError
+from cwdpo.data.content import Content, Picture, pictures
 from cwdpo.data.images import open_image
 from cwdpo.data.records import Turn
 from cwdpo.data.samples import Sample
 from cwdpo.data.views import WHOLE, View, blanked, masked, noised
 
 if TYPE_CHECKING:
+    from PIL import Image
     from torch import Tensor
 
 KEPT_BYTES = 256 * 2**20  # of preprocessed images kept in memory by a rank; one of 1,000 tokens is about 19 MB
@@ -127,6 +130,15 @@ class Collator:
             self._keep(key, found)
         return found
 
+    def conversation(self, turns: Sequence[Content], answers: Sequence[str] = ()) -> dict[str, Tensor]:
+        """Turns of the user with the answers between them, up to where the next one starts; else as `prefix`.
+
+        Raises:
+            ModelError: the model does not take so many images, or none.
+        """
+        images = [open_image(self.folder, path) for turn in turns for path in pictures(turn)]
+        return self._encode(turns, answers, images)
+
     def _keep(self, key: tuple[str, str, View], prefix: dict[str, Tensor]) -> None:
         """Remember a preprocessed prefix while there is room; the oldest goes first."""
         with self._lock:
@@ -183,17 +195,17 @@ class Collator:
 
     def _text(self, prompt: str) -> str:
         """The chat template around one image and `prompt`, up to where the response starts."""
-        messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}]
+        return self._chat([(Picture(""), prompt)])
+
+    def _chat(self, turns: Sequence[Content], answers: Sequence[str] = ()) -> str:
+        """The chat template around a conversation, up to where the next answer starts."""
+        messages = _messages(turns, answers)
         return str(self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
 
     def _next_question(self, question: str) -> list[int]:
         """Tokens from the end of an answer to where the answer to the next question starts."""
         said = "\u2063said\u2063"  # no text holds it, so it tells where the answer stands
-        messages = [
-            {"role": role, "content": [{"type": "text", "text": text}]}
-            for role, text in (("user", "question"), ("assistant", said), ("user", question))
-        ]
-        text = str(self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
+        text = self._chat([("question",), (question,)], [said])
         if said not in text:
             raise ModelError("the chat template does not repeat earlier answers: dialogues cannot be trained on")
         after = text[text.index(said) + len(said) :]
@@ -209,19 +221,61 @@ class Collator:
             )
 
     def _encode_prefix(self, image: str, prompt: str, view: View) -> dict[str, Tensor]:
-        text = self._text(prompt)
         picture = open_image(self.folder, image)
         if view.masked:
             picture = masked(picture, view.masked, image)
-        begin = self.processor.tokenizer.bos_token
-        written = bool(begin) and text.startswith(begin)  # by the template: the tokenizer must not add another
-        encoded = self.processor(text=[text], images=[[picture]], return_tensors="pt", add_special_tokens=not written)
-        if "image_grid_thw" in encoded and "mm_token_type_ids" not in encoded:
-            raise ModelError("the processor gives no mm_token_type_ids: rotary positions of images would be wrong")
+        encoded = self._encode([(Picture(image), prompt)], (), [picture])
         if view.noise is not None:
             repeats = getattr(self.processor.image_processor, "temporal_patch_size", 1)
-            return noised(dict(encoded), view.noise, image, repeats)
-        return dict(encoded)
+            return noised(encoded, view.noise, image, repeats)
+        return encoded
+
+    def _encode(
+        self, turns: Sequence[Content], answers: Sequence[str], images: Sequence[Image.Image]
+    ) -> dict[str, Tensor]:
+        text = self._chat(turns, answers)
+        self._check_marks(text, len(images))
+        try:
+            encoded = self._processed(text, images)
+        except (IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            if len(images) == 1:  # which every model takes
+                raise
+            reason = " ".join(str(error).split())
+            raise ModelError(f"the model's processor does not take {_count(len(images))}: {reason}") from error
+        if "image_grid_thw" in encoded and "mm_token_type_ids" not in encoded:
+            raise ModelError("the processor gives no mm_token_type_ids: rotary positions of images would be wrong")
+        return encoded
+
+    def _processed(self, text: str, images: Sequence[Image.Image]) -> dict[str, Tensor]:
+        begin = self.processor.tokenizer.bos_token
+        written = bool(begin) and text.startswith(begin)  # by the template: the tokenizer must not add another
+        given = [list(images)] if images else None
+        return dict(self.processor(text=[text], images=given, return_tensors="pt", add_special_tokens=not written))
+
+    def _check_marks(self, text: str, images: int) -> None:
+        """Compare marks of images; some templates write only the first, and a text may hold one by itself."""
+        mark = getattr(self.processor, "image_token", None)
+        found = text.count(mark) if mark else 0
+        if found not in (0, images):  # 0: the template writes another mark, for which the processor looks itself
+            raise ModelError(
+                f"the chat template makes {found} '{mark}' of {_count(images)}: either it does not take so many, or the"
+                " text holds that mark itself"
+            )
+
+
+def _messages(turns: Sequence[Content], answers: Sequence[str]) -> list[dict[str, Any]]:
+    """A conversation as chat templates take it; every turn but the last has its answer."""
+    asked = [{"role": "user", "content": list(map(_part, turn))} for turn in turns]
+    said = [{"role": "assistant", "content": [_part(answer)]} for answer in answers]
+    return [*chain.from_iterable(zip(asked[:-1], said, strict=True)), asked[-1]]
+
+
+def _part(part: str | Picture) -> dict[str, str]:
+    return {"type": "image"} if isinstance(part, Picture) else {"type": "text", "text": part}
+
+
+def _count(images: int) -> str:
+    return "a text without an image" if not images else f"{images} image{'s' if images > 1 else ''}"
 
 
 def end_tokens(processor: Any) -> tuple[int, ...]:

@@ -73,6 +73,7 @@ class Record:
         image: path relative to the image folder, with forward slashes.
         references: every reference of the image, for scoring; never trained on unless chosen too.
         portion: which stage trains on it; "none" outside the training split.
+        domain: part of a benchmark that the image is scored with, or None.
     """
 
     id: str
@@ -84,6 +85,7 @@ class Record:
     rejected: tuple[Rejected, ...]
     split: Split
     portion: Portion
+    domain: str | None = None
 
 
 def portion_of(image_id: str, split: Split, stage1_share: float) -> Portion:
@@ -143,7 +145,10 @@ def write_records(path: Path, records: Iterable[Record]) -> None:
 
 
 def _row_of(record: Record) -> dict[str, Any]:
+    """Its JSON object, without a domain where there is none: data that knows nothing of it keeps its bytes."""
     row = asdict(record)
+    if record.domain is None:
+        del row["domain"]
     row["rejected"] = [rejected_row(item) for item in record.rejected]
     return row
 

@@ -9,15 +9,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, TypeAdapter, field_validator, model_validator
 
 from cwdpo.base import files
 from cwdpo.base.config import Config, Neutral, Place
 from cwdpo.base.errors import ConfigError, DataError
 from cwdpo.base.identity import digest
+from cwdpo.base.trail import note
 from cwdpo.data.demo_world import DemoWorld
 from cwdpo.data.karpathy import read_karpathy
 from cwdpo.data.llava import LlavaReader
+from cwdpo.data.nocaps import read_nocaps
 from cwdpo.data.ocrvqa import QUESTION, OcrvqaReader
 from cwdpo.data.preferences import read_preferences
 from cwdpo.data.records import Record, first_images
@@ -260,6 +262,25 @@ class Textcaps(Captions, Files):
         return read_textcaps(paths, self.images, self.prompt, self.captions_per_image, self.stage1_share)
 
 
+class Nocaps(Files):
+    """NoCaps' captions (`nocaps_val_4500_captions.json`) and a folder of images: all of it val, to score only."""
+
+    source: Literal["nocaps"]
+    annotations: str = "nocaps_val_4500_captions.json"
+    """The captions with the domain of each image, relative to `root`."""
+    images: str = ""
+    """Folder under `root` with the images, which are fetched one by one and so lie where one put them."""
+
+    @property
+    def picks(self) -> tuple[object, ...]:
+        """The folder of the images."""
+        return (self.images,)
+
+    def read_all(self, folder: Path, left_out: Counter[str]) -> list[Record]:
+        """See `cwdpo.data.nocaps`."""
+        return read_nocaps(folder / self.annotations, self.images, self.prompt)
+
+
 class Demo(Captions):
     """A generated world, written in COCO's own format and read by the same reader."""
 
@@ -275,7 +296,12 @@ class Demo(Captions):
         return read_karpathy(file, "images", self.prompt, self.captions_per_image, self.stage1_share)
 
 
-DataSource = Annotated[Karpathy | Preferences | Llava | Ocrvqa | Textcaps | Demo, Field(discriminator="source")]
+DataSource = Annotated[
+    Karpathy | Preferences | Llava | Ocrvqa | Textcaps | Nocaps | Demo, Field(discriminator="source")
+]
+
+DATA_SOURCE: TypeAdapter[Any] = TypeAdapter(DataSource)
+"""Makes one from what `model_dump` wrote."""
 
 
 def data_root(source: Files) -> Path:
@@ -319,6 +345,7 @@ def data_digest(source: Files, cache: Path) -> str:
 
 
 def _size(root: Path, name: str) -> int:
+    note(root / name)
     try:
         return os.stat(root / name).st_size
     except OSError as error:

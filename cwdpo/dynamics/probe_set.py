@@ -134,7 +134,7 @@ def _answer(context: StageContext, blocks: Blocks[ProbeSample]) -> None:
 
 
 def _prompted(sample: ProbeSample) -> Prompted:
-    return Prompted(sample.id, sample.image, sample.prompt)
+    return Prompted.about(sample.id, sample.image, sample.prompt)
 
 
 def _rows(samples: Sequence[ProbeSample], answers: Sequence[str]) -> Iterator[dict[str, object]]:

@@ -1,41 +1,96 @@
-"""Stage `score`: stored answers against references, on a CPU, without the model."""
+"""Stage `score`: stored answers by a benchmark's rules, on a CPU, without the model."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 from cwdpo.base import files
 from cwdpo.base.config import Config
 from cwdpo.base.context import StageContext
-from cwdpo.data.records import open_records
-from cwdpo.evaluate.benchmarks import Benchmark
+from cwdpo.base.errors import DataError
+from cwdpo.base.identity import digest
+from cwdpo.evaluate.benchmarks import AnyBenchmark
+from cwdpo.evaluate.items import write_items
+
+Row = dict[str, Any]
 
 
 class ScoreSpec(Config):
-    """The answers are a parent."""
+    """The answers, and what a judge said of them, are parents."""
 
-    benchmark: Benchmark
+    benchmark: AnyBenchmark
 
 
 def run(context: StageContext) -> None:
-    """Write scores.json (corpus values, reasons for what is not available, harness) and items.jsonl (per item)."""
-    from cwdpo.metrics.captions import harness
-
+    """Write scores.json (corpus values, reasons for what is not available, counts, harness) and items.parquet."""
     spec: ScoreSpec = context.spec
-    rows = list(files.read_jsonl(context.inputs["generate"] / "generations.jsonl"))
-    records = open_records(context.inputs["pairs"] / "records.jsonl")
-    scores = spec.benchmark.score({row["id"]: row["text"] for row in rows}, records)
+    rows = _answers(context)
+    scores = spec.benchmark.scored(context.inputs, rows)
+    harness = {**spec.benchmark.harness(), **_settings(context, "generate"), **_judge(context)}
+    cut = sum(row["truncated"] for row in rows.values())
+    counts = {"answers cut at max_new_tokens": cut, **_missing(rows), **scores.counts}
+    partial = spec.benchmark.limit is not None or _is_cut(context)
     summary = {
         "benchmark": spec.benchmark.name,
         "metrics": scores.corpus,
         "unavailable": scores.unavailable,
         "items": len(rows),
-        "partial": spec.benchmark.limit is not None or _is_cut(context),
-        "truncated": sum(row["truncated"] for row in rows),
-        "harness": {**harness(), **files.read_json(context.inputs["generate"] / "settings.json")},
+        "partial": partial,
+        "counts": {name: count for name, count in counts.items() if count},
+        "notes": [] if partial else _unlike_published(context, len(rows)),
+        "harness": harness,
+        "fingerprint": digest(harness)[:16],
     }
-    files.write_jsonl(context.out / "items.jsonl", ({"id": name, **item} for name, item in scores.per_item.items()))
+    write_items(context.out, scores.per_item)
     files.write_json(context.out / "scores.json", summary)
+
+
+def _answers(context: StageContext) -> dict[str, Row]:
+    """Rows of generations.jsonl by id, with the judgements of a judge if there is one."""
+    path = context.inputs["generate"] / "generations.jsonl"
+    rows: dict[str, Row] = {}
+    for row in files.read_jsonl(path):
+        if row["id"] in rows:
+            raise DataError(f"{path}: two answers to '{row['id']}'")
+        rows[row["id"]] = row
+    if "judge" in context.inputs:
+        for judged in files.read_jsonl(context.inputs["judge"] / "judgements.jsonl"):
+            rows[judged["id"]]["judgements"] = judged["judgements"]
+    return rows
+
+
+def _missing(rows: Mapping[str, Row]) -> dict[str, int]:
+    """Answers that say nothing, and items that could not be asked."""
+    faults = sum("fault" in row for row in rows.values())
+    empty = sum(not row["text"].strip() and "fault" not in row for row in rows.values())
+    return {"items that did not fit into the model's context": faults, "empty answers": empty}
+
+
+def _settings(context: StageContext, role: str) -> dict[str, Any]:
+    found: dict[str, Any] = files.read_json(context.inputs[role] / "settings.json")
+    return found
+
+
+def _judge(context: StageContext) -> dict[str, Any]:
+    """Who judged, and how; where the endpoint lay says nothing about the scores."""
+    if "judge" not in context.inputs:
+        return {}
+    found = _settings(context, "judge")
+    endpoint = {key: value for key, value in found["endpoint"].items() if key != "base_url"}
+    return {"judge": {**found, "endpoint": endpoint}}
+
+
+def _unlike_published(context: StageContext, items: int) -> list[str]:
+    """A sentence for everything in which the files are not those that were published."""
+    if "questions" in context.inputs:
+        found: list[str] = files.read_json(context.inputs["questions"] / "summary.json")["unlike_published"]
+        return [f"not as published: {note}" for note in found]
+    published = sum(context.spec.benchmark.published.values())
+    return [f"not as published: {items:,} images, published are {published:,}"] if published not in (0, items) else []
 
 
 def _is_cut(context: StageContext) -> bool:
     """True when the records are only the first of the data set."""
-    return files.read_json(context.inputs["pairs"] / "summary.json").get("limit") is not None
+    pairs = context.inputs.get("pairs")
+    return pairs is not None and files.read_json(pairs / "summary.json").get("limit") is not None

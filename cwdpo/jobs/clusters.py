@@ -35,7 +35,10 @@ KINDS: dict[str, Kind] = {
     "stage2": "train",
     "probe": "generate",
     "influence": "generate",
+    "demo_benchmark": "prepare",
+    "questions": "prepare",
     "generate": "generate",
+    "judge": "ask",
     "score": "score",
 }
 """Stage -> the kind of job that computes it."""

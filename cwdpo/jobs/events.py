@@ -10,20 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from cwdpo.base.store import Artefact
+from cwdpo.base.trail import note
 
 TAIL_BYTES = 16384
 
 
 def events(path: Path) -> Iterator[dict[str, Any]]:
     """Every whole line of an events file; a torn last line is passed over."""
+    note(path)
     if not path.exists():
         return
     with open(path, encoding="utf-8", errors="replace") as file:
-        for line in file:
-            try:
-                yield json.loads(line)
-            except ValueError:
-                continue
+        yield from _objects(file)
 
 
 @dataclass(frozen=True)
@@ -64,6 +62,11 @@ def pulse(artefact: Artefact) -> Pulse | None:
     return Pulse(attempt, head[0]["time"], _done(last), int(last["total"]), rate, last.get("tokens_per_second"))
 
 
+def ends(path: Path) -> list[dict[str, Any]]:
+    """The first and the last rows of an events file, each once; of a long file those between are not read."""
+    return _rows(dict.fromkeys([*_head(path), *_tail(path)]))
+
+
 def last_progress(artefact: Artefact) -> tuple[int, int] | None:
     """(done, total) of the newest attempt, in steps or blocks; reads only the end of the file."""
     path = artefact.attempts / str(artefact.newest()) / "events.jsonl"
@@ -79,15 +82,17 @@ def _done(row: dict[str, Any]) -> int:
 
 def _rows(lines: Iterable[str]) -> list[dict[str, Any]]:
     """Whole lines of an events file; those that were cut are passed over."""
-    found = []
+    return list(_objects(lines))
+
+
+def _objects(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
     for line in lines:
         try:
             row = json.loads(line)
         except ValueError:
             continue
         if isinstance(row, dict):
-            found.append(row)
-    return found
+            yield row
 
 
 def curve(artefact: Artefact) -> list[dict[str, Any]]:
@@ -95,7 +100,7 @@ def curve(artefact: Artefact) -> list[dict[str, Any]]:
     points: dict[int, dict[str, Any]] = {}
     for number in range(1, artefact.newest() + 1):
         for row in events(artefact.attempts / str(number) / "events.jsonl"):
-            if row.get("event") == "step":
+            if row.get("event") == "step" and isinstance(row.get("step"), int):
                 points[row["step"]] = row
     return [points[step] for step in sorted(points)]
 

@@ -6,11 +6,12 @@ import json
 import math
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cwdpo.base.errors import ConfigError
+from cwdpo.base.errors import ConfigError, ModelError
 from cwdpo.experiment import Cell, Grid
 from cwdpo.jobs.clusters import Cluster, SlurmCluster, gpu_memory
 from cwdpo.model.config import Checkpoint, FullTuning, checkpoint_folder
@@ -46,12 +47,14 @@ class Need:
 def check_copies(grid: Grid, cluster: Cluster) -> None:
     """Raise `ConfigError` for full online training whose two copies do not fit into the memory of a rank.
 
-    Nothing is said where the profile does not tell a GPU's memory; activations and rollouts come on top.
+    Nothing is said where the profile does not tell a GPU's memory, or the model is not there yet; activations and
+    rollouts come on top.
     """
     for cell in grid.cells:
         objective, model, tuning = _copied_by(cell), cell.experiment.model, cell.experiment.tuning
         if objective and isinstance(model, Checkpoint) and isinstance(tuning, FullTuning):
-            _check(cell, objective, _sizes(checkpoint_folder(model), tuning), cluster)
+            with suppress(ModelError):
+                _check(cell, objective, _sizes(checkpoint_folder(model), tuning), cluster)
 
 
 def _copied_by(cell: Cell) -> Online | None:
@@ -79,12 +82,34 @@ def _check(cell: Cell, objective: Online, sizes: tuple[int, int], cluster: Clust
         )
 
 
-def two_copies(count: int, trained: int, width: int, zero_stage: int, ranks: int) -> Need:
+@dataclass(frozen=True)
+class Held:
+    """Bytes that a rank holds of a model that is trained, whatever it computes."""
+
+    weights: float
+    gradients: float
+    optimizer: float
+
+    @property
+    def total(self) -> float:
+        """All of it."""
+        return self.weights + self.gradients + self.optimizer
+
+
+def held(count: int, trained: int, width: int, zero_stage: int, ranks: int) -> Held:
     """What a rank holds of `count` parameters of `width` bytes, some of them trained, under a ZeRO stage."""
     optimizer = ADAM + (MASTER if width < MASTER else 0)
-    weights = width * count / (ranks if zero_stage == 3 else 1)
-    gradients = GRADIENT * trained / (ranks if zero_stage >= 2 else 1)
-    return Need(weights + gradients + optimizer * trained / (ranks if zero_stage >= 1 else 1), weights)
+    return Held(
+        width * count / (ranks if zero_stage == 3 else 1),
+        GRADIENT * trained / (ranks if zero_stage >= 2 else 1),
+        optimizer * trained / (ranks if zero_stage >= 1 else 1),
+    )
+
+
+def two_copies(count: int, trained: int, width: int, zero_stage: int, ranks: int) -> Need:
+    """What a rank holds of such a model and of a frozen copy of it."""
+    found = held(count, trained, width, zero_stage, ranks)
+    return Need(found.total, found.weights)
 
 
 def memory_of_a_rank(cluster: Cluster) -> float:

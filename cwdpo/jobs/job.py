@@ -10,7 +10,7 @@ from typing import Any
 
 from cwdpo.base import files
 from cwdpo.base.store import Store
-from cwdpo.pipeline import Node
+from cwdpo.graph import Node
 
 
 @dataclass(frozen=True)

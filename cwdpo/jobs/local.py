@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from cwdpo.base.errors import Busy, Interrupted, StoreError
+from cwdpo.graph import Node
 from cwdpo.jobs.clusters import LocalCluster, visible_gpus
 from cwdpo.jobs.job import write_job
 from cwdpo.jobs.launch import Launched, launch
 from cwdpo.jobs.plan import Plan
-from cwdpo.pipeline import Node
+from cwdpo.jobs.slurm.elements import policy_key
 
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 30.0  # for a checkpoint after Ctrl-C
@@ -48,12 +49,17 @@ class Reporter(Protocol):
 
 @dataclass
 class Running:
-    """One job at work: its stages not yet reported, its processes, its slot."""
+    """One job at work: its stages not yet reported, its processes, its slot.
+
+    Attributes:
+        attempts: how often each of its stages had been tried before.
+    """
 
     nodes: list[Node]
     processes: Launched
     slot: int
     started: float
+    attempts: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -66,13 +72,21 @@ class Outcome:
 
 
 class LocalExecutor:
-    """Computes the missing nodes of a plan."""
+    """Computes the missing nodes of a plan.
 
-    def __init__(self, plan: Plan, cluster: LocalCluster, reporter: Reporter) -> None:
+    Args:
+        only: ids of the nodes that may be computed; None is all.
+    """
+
+    def __init__(
+        self, plan: Plan, cluster: LocalCluster, reporter: Reporter, only: Collection[str] | None = None
+    ) -> None:
         self.plan, self.reporter = plan, reporter
+        self.wanted = [node for node in plan.nodes if only is None or node.id in only]
         self.cluster = cluster.resolved()
         self.gpus = visible_gpus()
-        self.folder = plan.write() / "submissions" / f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
+        grid = plan.write() if only is None else plan.folder  # a part of a plan is not what the grid needs
+        self.folder = grid / "submissions" / f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
         self.done = {node.id for node in plan.nodes if node.artefact(plan.store).state() == "done"}
         self.computed: list[Node] = []
         self.failed: dict[str, Node] = {}
@@ -105,7 +119,7 @@ class LocalExecutor:
         return bool(self.running or ready)
 
     def _unfinished(self) -> list[Node]:
-        return [node for node in self.plan.nodes if node.id not in self.done]
+        return [node for node in self.wanted if node.id not in self.done]
 
     def _ready(self) -> list[Node]:
         """Nodes whose parents are done, that did not fail in this submission; what unblocks others comes first."""
@@ -139,33 +153,46 @@ class LocalExecutor:
         ranks = self.cluster.ranks if node.stage.ranks else 1
         gpus = self.gpus[slot * ranks : (slot + 1) * ranks]
         processes = Launched()
-        self.running.append(Running(nodes, processes, slot, time.monotonic()))
+        attempts = {member.id: member.artefact(self.plan.store).newest() for member in nodes}
+        self.running.append(Running(nodes, processes, slot, time.monotonic(), attempts))
         launch(job, ranks, self.cluster.threads, gpus, processes)
         self.reporter.started(node)
 
     def _bundle(self, node: Node) -> list[Node]:
-        """What runs in one job with `node`: its chain of torch stages, or its part of the scores that are ready."""
-        if node.stage.ranks:
-            return bundle(node, self._unfinished(), self.done)
-        if node.stage.name != "score":
-            return [node]
-        others = [ready for ready in self._ready() if ready.stage.name == "score" and ready.id != node.id]
-        free = [other for other in others if other.id not in self._claimed() and not self._is_elsewhere(other)]
+        """What runs in one job with `node`: its chain of torch stages, or its part of those alike that are ready."""
+        chain = bundle(node, self._unfinished(), self.done) if node.stage.ranks else [node]
+        if len(chain) > 1 or node.stage.name not in _ALIKE:
+            return chain
+        key = _ALIKE[node.stage.name]
+        others = [ready for ready in self._ready() if ready.stage is node.stage and ready.id != node.id]
+        alike = [other for other in others if key(other) == key(node)]
+        free = [other for other in alike if other.id not in self._claimed() and not self._is_elsewhere(other)]
         slots = self.cluster.jobs - len(self.running)
         return [node, *free][: -(-(1 + len(free)) // slots)]
 
     def _look_at(self, job: Running) -> None:
         """Report stages that are done; when the processes have ended, say what became of the rest."""
         status = job.processes.exit_status()
-        while job.nodes and job.nodes[0].artefact(self.plan.store).done():
-            self._report_done(job)
+        for node in [node for node in job.nodes if node.artefact(self.plan.store).done()]:
+            self._report_done(job, node)
         if status is not None:
             self.running.remove(job)
             if job.nodes and status not in NOT_FAILED:
-                self._report_failed(job, status)
+                for node in self._failed_in(job) or job.nodes[:1]:
+                    self._report_failed(node, status)
 
-    def _report_done(self, job: Running) -> None:
-        node = job.nodes.pop(0)
+    def _failed_in(self, job: Running) -> list[Node]:
+        """Stages that say of themselves that they failed: one that fails in a job of one process ends no other."""
+        found = []
+        for node in job.nodes:
+            artefact = node.artefact(self.plan.store)
+            number = artefact.newest()
+            if number > job.attempts[node.id] and artefact.result(number):
+                found.append(node)
+        return found
+
+    def _report_done(self, job: Running, node: Node) -> None:
+        job.nodes.remove(node)
         self.done.add(node.id)
         self.computed.append(node)
         self.reporter.finished(node, time.monotonic() - job.started)
@@ -173,8 +200,7 @@ class LocalExecutor:
         if job.nodes:
             self.reporter.started(job.nodes[0])
 
-    def _report_failed(self, job: Running, status: int) -> None:
-        node = job.nodes[0]
+    def _report_failed(self, node: Node, status: int) -> None:
         self.failed[node.id] = node
         self.reporter.failed(node, failure_message(self.plan, node, status))
 
@@ -188,6 +214,15 @@ class LocalExecutor:
         except KeyboardInterrupt:
             for job in self.running:
                 job.processes.end(grace=0.0)
+
+
+_ALIKE: dict[str, Callable[[Node], object]] = {
+    "questions": lambda node: None,
+    "generate": policy_key,
+    "score": lambda node: None,
+}
+"""Stages of which several share a job, and what must be the same of them: no process starts and no model is loaded for
+each."""
 
 
 def _urgency(node: Node) -> int:

@@ -8,10 +8,16 @@ from typing import Literal
 from cwdpo.base import files
 from cwdpo.base.errors import ConfigError, NotAvailable
 from cwdpo.base.sources import source_digests
+from cwdpo.evaluate.benchmarks.captions import KarpathyCaptions
+from cwdpo.evaluate.prepared import FOLDER as PREPARED
+from cwdpo.evaluate.prepared import find_prepared
+from cwdpo.evaluate.questions import QuestionsSpec
+from cwdpo.evaluate.score import ScoreSpec
+from cwdpo.graph import Node
 from cwdpo.jobs.plan import Plan, make_plan
+from cwdpo.metrics.domains import EMPTY
 from cwdpo.metrics.java import find_java
 from cwdpo.metrics.spice import FETCHED, NO_PARSER, has_spice_jars
-from cwdpo.pipeline import Node
 
 OnStale = Literal["refuse", "accept", "recompute"]
 
@@ -27,6 +33,7 @@ def prepare(plan: Plan, on_stale: OnStale, say: Callable[[str], object]) -> Plan
     """
     lines = [_retire(plan, node, "damaged") for node in _damaged(plan)]
     lines += [_retire(plan, node, "out of date") for node in _outdated_shares(plan)]
+    _check_prepared(plan)
     states = plan.states()
     for node in plan.nodes:
         if states[node.id] in ("done", "stale"):  # a kill between the commit and the tidying leaves checkpoints behind
@@ -45,6 +52,13 @@ def prepare(plan: Plan, on_stale: OnStale, say: Callable[[str], object]) -> Plan
     for line in lines:
         say(line)
     return make_plan(plan.grid, plan.store) if lines else plan  # what was taken back may be shared out
+
+
+def _check_prepared(plan: Plan) -> None:
+    """Raise `ConfigError` where the files of a benchmark that is still to be read are not those that were prepared."""
+    for node in plan.nodes:
+        if isinstance(node.spec, QuestionsSpec) and node.spec.digest and node.artefact(plan.store).done() is None:
+            find_prepared(node.spec.benchmark, plan.store.home / PREPARED).check()
 
 
 def _damaged(plan: Plan) -> list[Node]:
@@ -124,13 +138,18 @@ def _available_now(plan: Plan) -> list[Node]:
     except NotAvailable:
         return []
     parser = has_spice_jars(plan.store.home / FETCHED)
-    return [node for node in plan.nodes if node.stage.name == "score" and _lacks(plan, node, parser)]
+    return [node for node in plan.nodes if _is_of_captions(node) and _lacks(plan, node, parser)]
+
+
+def _is_of_captions(node: Node) -> bool:
+    """Scores of other benchmarks lack what no program brings: questions, a judge."""
+    return isinstance(node.spec, ScoreSpec) and isinstance(node.spec.benchmark, KarpathyCaptions)
 
 
 def _lacks(plan: Plan, node: Node, parser: bool) -> bool:
     artefact = node.artefact(plan.store)
     if artefact.state() != "done":
         return False
-    reasons = files.read_json(artefact.files / "scores.json")["unavailable"]
-    wanted = {metric: reason for metric, reason in reasons.items() if metric != "spice"}
-    return bool(wanted) or (parser and NO_PARSER in reasons.get("spice", ""))
+    reasons: dict[str, str] = files.read_json(artefact.files / "scores.json")["unavailable"]
+    others = [metric for metric, reason in reasons.items() if not metric.endswith("spice") and reason != EMPTY]
+    return bool(others) or (parser and any(NO_PARSER in reason for reason in reasons.values()))

@@ -8,13 +8,18 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from cwdpo.base.errors import ConfigError, StoreError, name_valid
+from cwdpo.base.store import Artefact
+from cwdpo.graph import Node, Probed
 from cwdpo.jobs.events import curve
 from cwdpo.jobs.plan import Plan
-from cwdpo.pipeline import Node, Probed
 
 if TYPE_CHECKING:
     from cwdpo.dynamics.alarms import Evidence
     from cwdpo.dynamics.rows import Probes
+
+
+UNWATCHED = "was computed for a grid without a probe, and cannot be probed afterwards"
+"""Said of a finished training that has no rows although it would be probed as it runs."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,15 @@ def _recorded(plan: Plan, trainings: Sequence[Node], probed: Sequence[Probed]) -
     probes, missing = _probes(plan, probed)
     points = [point for node in trainings for point in curve(node.artefact(plan.store))]
     spec: Any = trainings[0].spec
-    return Recorded(probes, missing, points, spec.objective.name, int(points[-1]["total"]) if points else None)
+    return Recorded(probes, missing, points, spec.objective.name, points[-1].get("total") if points else None)
+
+
+def _which(artefact: Artefact) -> str:
+    """The damaged file, where `DONE` can be read."""
+    try:
+        return "".join(f": {name} is missing or changed since it was written" for name in artefact.missing_files()[:1])
+    except StoreError as error:
+        return f": {error}"
 
 
 def _probes(plan: Plan, probed: Sequence[Probed]) -> tuple[Probes | None, str]:
@@ -89,10 +102,15 @@ def _probes(plan: Plan, probed: Sequence[Probed]) -> tuple[Probes | None, str]:
     if not probed:
         return None, "the experiment has no probe"
     for one in probed:
-        state = one.rows.artefact(plan.store).state()
+        artefact = one.rows.artefact(plan.store)
+        state = artefact.state()
         if state != "done":
-            return None, f"{one.rows.title} is {state}"
+            return None, f"{one.rows.title} is {state}{_which(artefact) if state == 'damaged' else ''}"
+        if one.unwatched(one.rows.artefact(plan.store).done()):
+            return None, f"{one.rows.title} {UNWATCHED}"
     try:
         return read_probes([one.folder(plan.store) for one in probed]), ""
     except StoreError as error:
         return None, str(error)
+    except (KeyError, TypeError, ValueError) as error:
+        return None, f"{probed[-1].rows.title} left rows that cannot be read: {error!r}"

@@ -8,7 +8,7 @@ from pathlib import Path
 from cwdpo.base import files
 from cwdpo.base.errors import StoreError
 from cwdpo.base.store import Artefact, Store
-from cwdpo.negatives.llm.replies import ASKED
+from cwdpo.endpoint.replies import ASKED
 
 
 def saved_progress(artefact: Artefact) -> int:

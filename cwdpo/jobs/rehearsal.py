@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 
 from cwdpo.data.sources import DataSource
 from cwdpo.dynamics.settings import Probe
-from cwdpo.evaluate.benchmarks import Benchmark
-from cwdpo.experiment import Experiment, Grid
+from cwdpo.evaluate.benchmarks import AnyBenchmark
+from cwdpo.evaluate.benchmarks.captions import KarpathyCaptions
+from cwdpo.experiment import Experiment, Grid, described
 from cwdpo.jobs.plan import Plan
 from cwdpo.model.config import ModelSource, Tiny
 from cwdpo.pipeline import STAGES
@@ -29,13 +30,14 @@ def rehearsal(grid: Grid) -> Grid:
     images = _images_needed(cell.experiment for cell in grid.cells)
     cells = [replace(cell, experiment=_in_small(cell.experiment, images)) for cell in grid.cells if cell.seed == first]
     description = f"{grid.name} in small: {STEPS} steps, {ITEMS} items"
-    return Grid(f"{grid.name}-rehearsal", grid.options, description, tuple(cells))
+    return replace(grid, name=f"{grid.name}-rehearsal", description=description, cells=tuple(cells))
 
 
 def as_file(grid: Grid) -> dict[str, Any]:
     """Content of a grid file that holds the cells of one seed, every setting spelled out."""
     cases = {cell.case: cell.experiment.model_dump(mode="json", exclude={"seed"}) for cell in grid.cells}
-    return {"description": grid.description, "base": {}, "cases": cases, "seeds": [grid.cells[0].seed]}
+    about = {"description": grid.description, "tables_of": grid.tables_of}
+    return {**about, "base": {}, "cases": cases, "seeds": [grid.cells[0].seed]}
 
 
 def _images_needed(experiments: Iterable[Experiment]) -> int:
@@ -47,7 +49,7 @@ def _images_needed(experiments: Iterable[Experiment]) -> int:
 def _in_small(experiment: Experiment, images: int) -> Experiment:
     return experiment.model_copy(
         update={
-            "data": _first(experiment.data, images),
+            "data": experiment.data and _first(experiment.data, images),
             "model": _quickly_made(experiment.model),
             "stage1": _short(experiment.stage1),
             "stage2": _short(experiment.stage2),
@@ -102,11 +104,13 @@ def _quickly_made(model: ModelSource) -> ModelSource:
     )
 
 
-def _few_items(benchmark: Benchmark, data: DataSource) -> Benchmark:
-    """The first items, and of their data set only the images that these need."""
-    source = (benchmark.data or data).for_evaluation()
-    limit = min(benchmark.limit or ITEMS, ITEMS)
-    return benchmark.model_copy(update={"limit": limit, "data": _first(source, ITEMS)})
+def _few_items(benchmark: AnyBenchmark, data: DataSource | None) -> AnyBenchmark:
+    """A few items; of captions the first, and of their data set only the images that these need."""
+    few: dict[str, Any] = {"limit": min(benchmark.limit or ITEMS, ITEMS)}
+    source = described(benchmark, data) if isinstance(benchmark, KarpathyCaptions) else None
+    if source:
+        few["data"] = _first(source.for_evaluation(), ITEMS)
+    return benchmark.model_copy(update=few)
 
 
 @dataclass(frozen=True)

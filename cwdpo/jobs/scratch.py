@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 from cwdpo.base import files
 from cwdpo.base.errors import ConfigError
 from cwdpo.base.store import Artefact, Store
+from cwdpo.evaluate.prepared import FOLDER as PREPARED
 from cwdpo.experiment import Grid
 from cwdpo.jobs.discard import discard
 from cwdpo.jobs.rehearsal import as_file
@@ -68,11 +69,13 @@ class Scratch:
         return any(standing.live for standing in Standings(ledger, look).all)
 
     def make(self, grid: Grid) -> Path:
-        """An empty home with the grid file of a rehearsal in it; what was there goes."""
+        """A home with the grid file of a rehearsal and the prepared benchmarks in it; what was there goes."""
         self.clear()
         with files.folder_written_whole(self.folder) as temporary:
             files.write_json(temporary / MARK, {"grid": grid.name, "of": grid.options, "time": time.time()})
             files.write_text(temporary / self.file_of(grid).name, _yaml(grid))
+            for receipt in (self.home / PREPARED).glob("*.json"):
+                files.write_bytes(temporary / PREPARED / receipt.name, receipt.read_bytes())
         return self.file_of(grid)
 
     def clear(self) -> None:

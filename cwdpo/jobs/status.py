@@ -10,9 +10,9 @@ from typing import Any, Protocol, get_args
 from cwdpo.base import files
 from cwdpo.base.errors import StoreError
 from cwdpo.dynamics.rows import ABOUT
+from cwdpo.graph import Node, Probed
 from cwdpo.jobs.events import Pulse, events, last_progress, pulse
 from cwdpo.jobs.plan import Plan, Shown
-from cwdpo.pipeline import Node, Probed
 
 COLUMNS = ("pretrain", "stage1", "sft_phase", "stage2", "probe", "generate", "score")
 """Stages that are always shown; data preparation is shown where it is not simply done or waiting."""
@@ -117,6 +117,8 @@ def alarms(plan: Plan, states: Mapping[str, Shown]) -> list[tuple[str, str]]:
 
 def _found_by(one: Probed, plan: Plan, state: Shown) -> list[str]:
     if state in ("done", "stale"):
+        if one.unwatched(one.rows.artefact(plan.store).done()):
+            return []
         try:
             return [_sentence(found) for found in files.read_json(one.folder(plan.store) / ABOUT)["findings"]]
         except (StoreError, KeyError, TypeError) as error:

@@ -37,6 +37,7 @@ from cwdpo.base.store import Artefact, Attempt, Store, lineage
 from cwdpo.jobs.containers.image import image_here
 from cwdpo.jobs.job import StageJob
 from cwdpo.jobs.memory import peak_bytes, reset_peak
+from cwdpo.model.inference import release
 from cwdpo.pipeline import STAGES
 from cwdpo.version import code_version
 
@@ -175,6 +176,8 @@ class Worker:
             stopping=Stop.requested,
             share=Share(*self.job.share) if self.job.share else None,
         )
+        if not self.stage.holds:
+            release()
         importlib.import_module(self.stage.module).run(context)
 
     def _check_unfinished(self, attempt: Attempt) -> None:

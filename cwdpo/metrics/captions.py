@@ -17,7 +17,7 @@ from cwdpo.metrics.meteor import kept_meteor
 from cwdpo.metrics.ptb import TOKENIZER, tokenize
 from cwdpo.metrics.spice import spice
 
-Item = dict[str, float | list[float]]
+Item = dict[str, Any]
 Scored = tuple[dict[str, float], list[Item]]
 
 
@@ -39,11 +39,15 @@ class CaptionScores:
 
 
 @dataclass(frozen=True)
-class _Tokens:
+class Tokens:
     """Tokenised captions of the same items in the same order, tokens joined by blanks."""
 
     candidates: list[str]
     references: list[list[str]]
+
+    def at(self, positions: Sequence[int]) -> Tokens:
+        """Those of some items."""
+        return Tokens([self.candidates[i] for i in positions], [self.references[i] for i in positions])
 
     def as_pycocoevalcap(self) -> tuple[dict[int, list[str]], dict[int, list[str]]]:
         """(references, candidates) by position, in the shape of `compute_score`."""
@@ -62,13 +66,26 @@ def score_captions(
     minutes, because it parses every caption. `DataError` when the ids differ or
     an item has no reference with a word in it, `ConfigError` for an unknown metric.
     """
+    return scores_and_tokens(candidates, references, metrics)[0]
+
+
+def scores_and_tokens(
+    candidates: Mapping[str, str], references: Mapping[str, Sequence[str]], metrics: Sequence[str]
+) -> tuple[CaptionScores, Tokens | None]:
+    """As `score_captions`, and what was scored, in the order of the candidates; None where there is no tokeniser."""
     _check(candidates, references, metrics)
     result = CaptionScores({}, {}, {item: {} for item in candidates})
     try:
-        tokens = _tokens(candidates, references)
+        tokens = tokens_of(candidates, references)
     except NotAvailable as error:
         _leave_out(result, metrics, error)
-        return result
+        return result, None
+    _score(tokens, metrics, result)
+    return result, tokens
+
+
+def _score(tokens: Tokens, metrics: Sequence[str], result: CaptionScores) -> None:
+    """Each metric in turn, put into `result`."""
     for metric in metrics:
         try:
             corpus, items = _SCORERS[metric](tokens)
@@ -78,7 +95,6 @@ def score_captions(
         result.corpus.update(corpus)
         for values, found in zip(result.per_item.values(), items, strict=True):
             values.update(found)
-    return result
 
 
 def corpus_bleu(items: Iterable[Mapping[str, Any]]) -> list[float]:
@@ -132,16 +148,17 @@ def _leave_out(result: CaptionScores, metrics: Sequence[str], error: NotAvailabl
     result.unavailable.update(dict.fromkeys(columns, f"not available: {error}"))
 
 
-def _tokens(candidates: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> _Tokens:
+def tokens_of(candidates: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> Tokens:
+    """Tokens of captions and references; `DataError` when an item has no reference with a word in it."""
     flat = iter(tokenize([text for item in candidates for text in references[item]]))
     grouped = {item: [next(flat) for _ in references[item]] for item in candidates}
     # pycocoevalcap counts a wordless reference as one empty token, and its CIDEr fails when there is no other.
     if wordless := [item for item, texts in grouped.items() if not any(texts)]:
         raise DataError(f"{len(wordless)} items have no reference with a word in it: {_some(wordless)}")
-    return _Tokens(tokenize(list(candidates.values())), list(grouped.values()))
+    return Tokens(tokenize(list(candidates.values())), list(grouped.values()))
 
 
-def _bleu(tokens: _Tokens) -> Scored:
+def _bleu(tokens: Tokens) -> Scored:
     from pycocoevalcap.bleu.bleu_scorer import BleuScorer
 
     scorer = BleuScorer(n=4)
@@ -164,7 +181,7 @@ def _bleu_item(counts: Mapping[str, Any], values: Sequence[float]) -> Item:
     }
 
 
-def _meteor(tokens: _Tokens) -> Scored:
+def _meteor(tokens: Tokens) -> Scored:
     with kept_meteor() as meteor:
         rows = [meteor.statistics(*pair) for pair in zip(tokens.candidates, tokens.references, strict=True)]
         corpus, scores = meteor.score(rows)
@@ -172,7 +189,7 @@ def _meteor(tokens: _Tokens) -> Scored:
     return {"meteor": corpus}, items
 
 
-def _rouge_l(tokens: _Tokens) -> Scored:
+def _rouge_l(tokens: Tokens) -> Scored:
     from pycocoevalcap.rouge.rouge import Rouge
 
     rouge = Rouge()
@@ -182,16 +199,17 @@ def _rouge_l(tokens: _Tokens) -> Scored:
     return {"rouge_l": math.fsum(scores) / len(scores)}, [{"rouge_l": score} for score in scores]
 
 
-def _cider(tokens: _Tokens) -> Scored:
+def cider(tokens: Tokens) -> Scored:
+    """CIDEr with the document frequencies of these references alone."""
     from pycocoevalcap.cider.cider import Cider
 
     corpus, scores = Cider().compute_score(*tokens.as_pycocoevalcap())
     return {"cider": float(corpus)}, [{"cider": float(score)} for score in scores]
 
 
-def _spice(tokens: _Tokens) -> Scored:
+def _spice(tokens: Tokens) -> Scored:
     items = spice(tokens.candidates, tokens.references)
-    return {"spice": math.fsum(float(item["spice"]) for item in items) / len(items)}, items  # type: ignore[arg-type]
+    return {"spice": math.fsum(item["spice"] for item in items) / len(items)}, items
 
 
 COLUMNS = {
@@ -202,10 +220,10 @@ COLUMNS = {
     "spice": ("spice",),
 }
 
-_SCORERS: dict[str, Callable[[_Tokens], Scored]] = {
+_SCORERS: dict[str, Callable[[Tokens], Scored]] = {
     "bleu": _bleu,
     "meteor": _meteor,
     "rouge_l": _rouge_l,
-    "cider": _cider,
+    "cider": cider,
     "spice": _spice,
 }

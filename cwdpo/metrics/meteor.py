@@ -25,6 +25,9 @@ from cwdpo.metrics.java import jar, java_command, java_complaint
 
 STATISTICS = 23
 
+HEAP_MB = 1024
+"""A limit: it takes 0.6 GB in all, most of it the paraphrase table, however many and however long the captions are."""
+
 # Parameters of the English "rank" task, those of the jar's `-l en`: Denkowski and Lavie, "Meteor Universal" (2014).
 _ALPHA, _BETA, _GAMMA, _DELTA = 0.85, 0.2, 0.6, 0.75
 _MATCHER_WEIGHTS = (1.0, 0.6, 0.8, 0.6)
@@ -37,7 +40,7 @@ class Meteor:
     5 s, 0.6 GB). Everything raises `NotAvailable` when Java is missing, dies or is late.
     """
 
-    def __init__(self, timeout: float = 300.0, heap_mb: int = 2048) -> None:
+    def __init__(self, timeout: float = 300.0, heap_mb: int = HEAP_MB) -> None:
         self._timeout = timeout
         self._heap_mb = heap_mb
         self._late = False
@@ -120,7 +123,9 @@ class Meteor:
 
 
 _kept = ExitStack()
-_idle: list[Meteor] = []
+_up: list[Meteor] = []
+"""The one that runs, if any."""
+_in_use = threading.RLock()
 atexit.register(_kept.close)
 
 
@@ -128,15 +133,19 @@ atexit.register(_kept.close)
 def kept_meteor() -> Iterator[Meteor]:
     """A METEOR that stays up for the next use in this process: loading takes longer than scoring 1,000 captions.
 
-    It ends with the process, and at once when something is raised inside.
+    There is never more than one: another thread waits for it. It ends with the process, and at once when something is
+    raised inside.
     """
-    meteor = _idle.pop() if _idle else _kept.enter_context(Meteor())
-    try:
-        yield meteor
-    except BaseException:
-        meteor.close()
-        raise
-    _idle.append(meteor)
+    with _in_use:
+        if not _up:
+            _up.append(_kept.enter_context(Meteor()))
+        meteor = _up[0]
+        try:
+            yield meteor
+        except BaseException:
+            meteor.close()
+            _up.clear()
+            raise
 
 
 def _field(text: str) -> str:

@@ -15,6 +15,9 @@ from cwdpo.metrics.java import jar, java_command, java_complaint
 
 TOKENIZER = "PTBTokenizer of stanford-corenlp 3.4.1, lower case, punctuation removed"
 
+HEAP_MB = 512
+"""A limit: 150,000 captions take 0.2 GB in all."""
+
 _JAR = "tokenizer/stanford-corenlp-3.4.1.jar"
 _CLASS = "edu.stanford.nlp.process.PTBTokenizer"
 
@@ -48,7 +51,7 @@ def _without_punctuation(line: str) -> str:
 
 
 def _run(text: str, timeout: float) -> str:
-    command = [*java_command(heap_mb=1024), "-cp", str(jar(_JAR)), _CLASS, "-preserveLines", "-lowerCase"]
+    command = [*java_command(HEAP_MB), "-cp", str(jar(_JAR)), _CLASS, "-preserveLines", "-lowerCase"]
     # A lone surrogate (half an emoji in a JSON escape) has no UTF-8 form and becomes "?".
     content = text.encode("utf-8", "replace")
     try:

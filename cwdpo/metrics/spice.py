@@ -13,6 +13,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,10 @@ START_SECONDS = 600.0
 CAPTION_SECONDS = 0.2
 """Some times what a core takes to parse a caption; 30,000 of them stay below two hours."""
 
-Item = dict[str, float | list[float]]
+Item = dict[str, Any]
+
+_alone = threading.Lock()
+"""One process of this size at a time: another thread waits."""
 
 
 def spice(
@@ -53,7 +57,7 @@ def spice(
     """
     captions = len(candidates) + sum(map(len, references))
     limit = START_SECONDS + CAPTION_SECONDS * captions if timeout is None else timeout
-    with tempfile.TemporaryDirectory(prefix="cwdpo-spice-") as name:
+    with _alone, tempfile.TemporaryDirectory(prefix="cwdpo-spice-") as name:
         work = Path(name)
         (work / "in.json").write_text(json.dumps(_input(candidates, references)))
         _run(_command(work, heap_mb), work, limit)

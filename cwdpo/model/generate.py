@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from cwdpo.base import distributed
 from cwdpo.base.context import StageContext
 from cwdpo.base.identity import seed_from
+from cwdpo.data.content import Content, Picture, joined, pictures
 from cwdpo.data.encoding import Collator
-from cwdpo.data.padding import left_padded
+from cwdpo.data.padding import left_padded, per_token
 from cwdpo.model.branches import Prefix, can_branch, decode_branches
 from cwdpo.model.decoding import Decoding
 from cwdpo.model.inference import Replica
@@ -20,22 +21,59 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Prompted:
-    """One item to answer: an image (path in the image folder) and a prompt."""
+    """One item to answer.
+
+    Attributes:
+        content: the user's turn.
+        later: further turns of the user; each is asked once the one before it is answered.
+    """
 
     id: str
-    image: str
-    prompt: str
+    content: Content
+    later: tuple[Content, ...] = ()
+
+    @staticmethod
+    def about(name: str, image: str, prompt: str) -> Prompted:
+        """One image (path in the image folder) and a prompt."""
+        return Prompted(name, (Picture(image), prompt))
+
+    @property
+    def image(self) -> str:
+        """Path of the first image, "" where there is none."""
+        return next(iter(self.images), "")
+
+    @property
+    def prompt(self) -> str:
+        """Text of the first turn."""
+        return "".join(part for part in self.content if isinstance(part, str))
+
+    @property
+    def images(self) -> list[str]:
+        """Paths of all images, in order."""
+        return [path for turn in (self.content, *self.later) for path in pictures(turn)]
 
 
 @dataclass(frozen=True)
 class Answer:
-    """Candidates for one item, best first; `truncated` says that the best one hit max_new_tokens."""
+    """What an item is answered.
+
+    Attributes:
+        texts: candidates of the first turn, best first.
+        tokens: of the best one, and of the answers to later turns.
+        truncated: whether one of these hit max_new_tokens.
+        raw: the best one as it was generated, line breaks and all, without white space around it.
+        later: answers to later turns, as they were generated.
+        fault: why there is no answer, or none to a later turn; "" where all are there.
+    """
 
     texts: tuple[str, ...]
     tokens: int
     truncated: bool
+    raw: str = ""
+    later: tuple[str, ...] = ()
+    fault: str = ""
 
 
 @dataclass(frozen=True)
@@ -46,11 +84,13 @@ class Written:
         tokens: with the token that ended it, if there was one.
         text: what they say, single blanks between words.
         truncated: whether it hit max_new_tokens.
+        raw: what they say with line breaks and all, without white space around it.
     """
 
     tokens: tuple[int, ...]
     text: str
     truncated: bool
+    raw: str
 
 
 def generate(
@@ -62,17 +102,22 @@ def generate(
     once: bool = True,
     prefixes: Sequence[Prefix] | None = None,
 ) -> list[Answer]:
-    """Answers to one block of items, in order.
+    """Answers to the first turns of one block of items, in order.
 
     Args:
         once: an image and its prompt go through the model once, not once a candidate; see `goes_once`.
         prefixes: the items as the collator encodes them, where that was done before.
     """
-    written = write(replica, collator, items, decoding, seed, once, prefixes)
-    return [
-        Answer(tuple(one.text for one in candidates), len(candidates[0].tokens), candidates[0].truncated)
-        for candidates in written
-    ]
+    return [answer_of([own]) for own in write(replica, collator, items, decoding, seed, once, prefixes)]
+
+
+def answer_of(turns: Sequence[Sequence[Written]], fault: str = "") -> Answer:
+    """The answer to an item from the candidates of each of its turns."""
+    best = [candidates[0] for candidates in turns]
+    return Answer(
+        tuple(one.text for one in turns[0]), sum(len(one.tokens) for one in best), any(one.truncated for one in best),
+        best[0].raw, tuple(one.raw for one in best[1:]), fault,
+    )  # fmt: skip
 
 
 def write(
@@ -93,7 +138,7 @@ def write(
     import torch
 
     draws = decoding.candidates if decoding.strategy == "sample" else 1  # rows of one item, each drawing for itself
-    prefixes = prefixes or [collator.prefix(item.image, item.prompt) for item in items]
+    prefixes = _alike(prefixes or [collator.conversation([item.content]) for item in items])
     names = [name for item in items for name in (item.id, *(f"{item.id}#{draw}" for draw in range(1, draws)))]
     options = _options(replica, decoding, names, seed, collator.ends)
     if never:
@@ -108,25 +153,74 @@ def write(
     return [[_written(replica.processor.tokenizer, row, collator.ends) for row in rows] for rows in answers]
 
 
-def goes_once(context: StageContext, replica: Replica, collator: Collator, item: Prompted, dtype: str) -> bool:
+def _alike(prefixes: Sequence[Prefix]) -> Sequence[Prefix]:
+    """Prefixes with the same entries: those without an image have no pixels, instead of no entry for them."""
+    owners = {key: prefix for prefix in prefixes for key in prefix}
+    return [{key: prefix[key] if key in prefix else _nothing(key, owners[key], prefix) for key in owners}
+            for prefix in prefixes]  # fmt: skip
+
+
+def _nothing(key: str, owner: Prefix, prefix: Prefix) -> Tensor:
+    """What stands for an entry that only another prefix has."""
+    import torch
+
+    return torch.zeros_like(prefix["input_ids"]) if key in per_token(owner) else owner[key][:0]
+
+
+def goes_once(
+    context: StageContext, replica: Replica, collator: Collator, item: Prompted, dtype: str, alone: bool = False
+) -> bool:
     """Whether the model gives the same candidates when image and prompt go through it once.
 
     Measured, not looked up: a few tokens are decoded both ways. The result is an event. Collective: every rank must
     call with the same item.
+
+    Args:
+        alone: every rank holds the whole model, so that one may run out of memory without leaving others waiting; then
+            nothing is measured.
     """
-    difference = _difference(replica, collator, item) if can_branch(replica.model) else None
+    measure = _measured if alone else _difference
+    difference = measure(replica, collator, item) if can_branch(replica.model) else None
     alike = difference is not None and difference <= TOLERANCE[dtype]
     once = bool(distributed.from_first_rank(alike, context.rank))
     context.event("generation", prefix=f"once per {'item' if once else 'candidate'}", difference_per_token=difference)
     return once
 
 
+def _measured(replica: Replica, collator: Collator, item: Prompted) -> float | None:
+    """The difference, None where there is too little memory to measure it."""
+    try:
+        return _difference(replica, collator, item)
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+    empty_cache()
+    return None
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether a GPU or this machine has no more memory to give."""
+    import torch
+
+    text = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in text or "allocate memory" in text
+
+
+def empty_cache() -> None:
+    """Give back what a failed pass has left; its error must be gone, which holds on to it."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
 def _difference(replica: Replica, collator: Collator, item: Prompted) -> float:
     """Largest difference between scores of beams both ways, nats per token."""
     import torch
 
-    prompts = (item.prompt, f"{item.prompt} {item.prompt}")  # of two lengths, so that one is padded
-    prefixes = [collator.prefix(item.image, prompt) for prompt in prompts]
+    # Of two lengths, so that one is padded.
+    contents = (item.content, joined([*item.content, f" {item.prompt}"]))
+    prefixes = [collator.conversation([content]) for content in contents]
     beams = Decoding(strategy="beam", beams=2, candidates=2, max_new_tokens=4)
     options = _options(replica, beams, [], 0, collator.ends)
     options |= {"return_dict_in_generate": True, "output_scores": True}
@@ -219,4 +313,5 @@ def _written(tokenizer: Any, row: Sequence[int], ends: Sequence[int]) -> Written
     """One candidate; what follows its end is padding."""
     stop = next((place for place, token in enumerate(row) if token in ends), None)
     tokens = tuple(row if stop is None else row[: stop + 1])
-    return Written(tokens, " ".join(tokenizer.decode(tokens, skip_special_tokens=True).split()), stop is None)
+    raw = str(tokenizer.decode(tokens, skip_special_tokens=True)).strip()
+    return Written(tokens, " ".join(raw.split()), stop is None, raw)

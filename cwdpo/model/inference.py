@@ -8,7 +8,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import gc
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,6 +100,33 @@ class Replica:
             plan = DistributedConfig(tp_size=size, tp_plan="auto")
             model = load_model(policy, context.inputs["model"], distributed_config=plan)
         return _with_adapter(model, context.inputs.get("adapter"))
+
+
+_held: list[tuple[Hashable, Replica]] = []
+"""What the last stage of this process asked, under what it was loaded by; one at most."""
+
+
+def replica_of(context: StageContext, policy: Policy) -> Replica:
+    """The replica that the stage before this one had, where it is of the same policy, else a new one.
+
+    A job asks one policy all benchmarks, and loading a large one takes minutes. Collective.
+    """
+    read = (context.inputs["model"], context.inputs.get("adapter"))
+    key = (policy, *read, context.execution.inference, context.execution.replica_size, context.rank)
+    if not _held or _held[0][0] != key:
+        release()
+        _held.append((key, Replica(context, policy)))
+    return _held[0][1]
+
+
+def release() -> None:
+    """Give back the memory of the replica that is held, before a stage that needs another one or none."""
+    if _held:
+        import torch
+
+        _held.clear()
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 class TrainedReplica(Replica):

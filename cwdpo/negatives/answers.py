@@ -168,7 +168,7 @@ def questions(records: Iterable[Record]) -> list[Prompted]:
     found: dict[str, Prompted] = {}
     for record in records:
         name = question_id(record.image, record.prompt)
-        found.setdefault(name, Prompted(name, record.image, record.prompt))
+        found.setdefault(name, Prompted.about(name, record.image, record.prompt))
     return list(found.values())
 
 
@@ -231,7 +231,7 @@ def _row(item: Prompted, written: Sequence[Written], logps: Sequence[float]) -> 
         {"text": one.text, "tokens": len(one.tokens), "truncated": one.truncated, "mean_logp": logp}
         for one, logp in zip(written, logps, strict=True)
     ]
-    return {**vars(item), "answers": answers}
+    return {"id": item.id, "image": item.image, "prompt": item.prompt, "answers": answers}
 
 
 def scorer_of(

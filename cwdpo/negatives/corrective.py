@@ -18,9 +18,9 @@ from pydantic import BeforeValidator, Field
 from cwdpo.base.config import Config, Neutral
 from cwdpo.base.identity import seed_from
 from cwdpo.data.records import Record, Rejected, Turn, dialogue_of
+from cwdpo.endpoint.settings import Endpoint
 from cwdpo.negatives.codebook import corrections, is_short
 from cwdpo.negatives.llm.correct import Correct, CorrectPrompt
-from cwdpo.negatives.llm.endpoint import Endpoint
 from cwdpo.negatives.llm.rows import replies_of
 from cwdpo.negatives.llm.vision_errors import described
 from cwdpo.negatives.plain import Plain

@@ -10,9 +10,9 @@ from pydantic import Field
 
 from cwdpo.base.config import Neutral
 from cwdpo.data.records import Record, Rejected, scores_of
+from cwdpo.endpoint.settings import Endpoint
 from cwdpo.model.decoding import Decoding
 from cwdpo.negatives.answers import Answer, Answers, AnswersOf, rejected
-from cwdpo.negatives.llm.endpoint import Endpoint
 from cwdpo.negatives.llm.revise import Revise, RevisePrompt
 from cwdpo.negatives.llm.rows import replies_of
 from cwdpo.negatives.source import Made, Offer, Part, Source

@@ -10,7 +10,7 @@ from pydantic import Field
 from cwdpo.base.config import Neutral
 from cwdpo.base.lines import RowsById
 from cwdpo.data.records import Record, Rejected
-from cwdpo.negatives.llm.endpoint import Endpoint
+from cwdpo.endpoint.settings import Endpoint
 from cwdpo.negatives.llm.rewrite import Rewrite, RewritePrompt
 from cwdpo.negatives.llm.vision_errors import VISION_ERRORS, VisionError, described
 from cwdpo.negatives.source import Made, Offer, Part, Source

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from cwdpo.base import files
 from cwdpo.base.errors import CwdpoError
 from cwdpo.data.records import open_records
+from cwdpo.graph import Node, Probed, Wired
 from cwdpo.jobs.plan import Plan
 from cwdpo.jobs.probed import Recorded, recorded
-from cwdpo.pipeline import Node, Probed, Wired
 from cwdpo.report.figures.candidates import candidate_scores
 from cwdpo.report.figures.runs import Run, Runs, Scores
 
@@ -41,7 +41,7 @@ def _run(plan: Plan, cell: str, stage: str, probed: Sequence[Probed]) -> Run:
     one: Recorded = recorded(plan, cell)[stage]
     wired = plan.wired[cell]
     scored = wired.scores if _ends_with(wired, stage) else {}
-    score = next(iter(scored.values()), None)
+    score = next((node for node in scored.values() if "pairs" in node.inputs), None)
     end = int(one.training[-1]["step"]) if one.training else 0
     return Run(
         loss={int(point["step"]): float(point["loss"]) for point in one.training} or "no training curve",
@@ -50,6 +50,9 @@ def _run(plan: Plan, cell: str, stage: str, probed: Sequence[Probed]) -> Run:
         scores=_scores(plan, score),
         top=_top(plan, score, end),
     )
+
+
+_UNSCORED = "another stage follows, whose policy is the one that is scored, or no benchmark is of captions"
 
 
 def _influence(plan: Plan, probed: Sequence[Probed]) -> pd.DataFrame | str:
@@ -71,9 +74,9 @@ def _influence(plan: Plan, probed: Sequence[Probed]) -> pd.DataFrame | str:
 
 
 def _scores(plan: Plan, score: Node | None) -> Scores | str:
-    """Of the first benchmark."""
+    """Of the first benchmark of captions."""
     if score is None:
-        return "another stage follows, whose policy is the one that is scored"
+        return _UNSCORED
     artefact = score.artefact(plan.store)
     if artefact.done() is None:
         return f"score is {artefact.state()}"
@@ -84,7 +87,7 @@ def _scores(plan: Plan, score: Node | None) -> Scores | str:
 def _top(plan: Plan, score: Node | None, step: int) -> dict[int, Scores] | str:
     """Of the likeliest answers of the policy at the end; those of other steps were not generated."""
     if score is None:
-        return "another stage follows, whose policy is the one that is scored"
+        return _UNSCORED
     generated, pairs = score.inputs["generate"], score.inputs["pairs"]
     assert isinstance(generated, Node), "scores read what was generated"
     assert isinstance(pairs, Node), "and the records"

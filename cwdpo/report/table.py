@@ -1,336 +1,200 @@
-"""From finished scores to the numbers of a table. Every value keeps where it comes from."""
+"""From what the store has to tables: means, spreads and tests in the places that a layout has for them."""
 
 from __future__ import annotations
 
-from array import array
+import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, replace
 
-from cwdpo.base import files
-from cwdpo.base.errors import ConfigError, StoreError
-from cwdpo.base.store import Artefact
-from cwdpo.jobs.containers.image import named
-from cwdpo.jobs.plan import Plan, Shown, different_images
+from cwdpo.jobs.plan import Plan
 from cwdpo.jobs.status import Overlay
-from cwdpo.pipeline import Node, in_order
-from cwdpo.statistics.bootstrap import Interval, paired_bootstraps
+from cwdpo.report.caption import beside_published, caption
+from cwdpo.report.comparing import Compared, Side, terms_of
+from cwdpo.report.content import Column, Entry, Row, Standing, Table
+from cwdpo.report.differences import IntervalKind, compared
+from cwdpo.report.judges import judges_of
+from cwdpo.report.layout import NOT_ASKED, Found, LaidColumn, LaidRow, Layout
+from cwdpo.report.layouts import layouts
+from cwdpo.report.notes import mismatch, notes, twins
+from cwdpo.report.results import Results
+from cwdpo.report.standing import Sample, standings
+from cwdpo.report.tails import tails
 from cwdpo.statistics.summary import mean_std
 
-COMPARED = "cider"
-"""The metric whose per-item values are compared with the baseline's."""
-
-OPTIONAL = ("spice",)
-"""Metrics that need something to be fetched first: no column where no score has them."""
-
-NAMES = {
-    "bleu_1": "BLEU-1", "bleu_2": "BLEU-2", "bleu_3": "BLEU-3", "bleu_4": "BLEU-4",
-    "meteor": "METEOR", "rouge_l": "ROUGE-L", "cider": "CIDEr", "spice": "SPICE",
-}  # fmt: skip
-
 
 @dataclass(frozen=True)
-class Value:
-    """One cell of a table.
+class Wanted:
+    """What is asked for.
 
     Attributes:
-        mean: over seeds, times 100; None when there is nothing to show.
-        std: sample standard deviation over seeds, times 100; None for one value.
-        n: number of distinct results the mean is over.
-        missing: why values are missing, such as "failed: out of memory" or "not available: Java not found".
-        artefacts: folders of the scores behind the mean.
+        tables: files in `configs/tables/`, or `benchmarks`; none is what the grid has.
+        interval: what intervals and tests are over.
+        paper: whether published numbers are to be shown.
     """
 
-    mean: float | None
-    std: float | None
-    n: int
-    missing: tuple[str, ...]
-    artefacts: tuple[str, ...]
+    tables: tuple[str, ...] = ()
+    interval: IntervalKind = "seeds"
+    paper: bool = False
 
 
-@dataclass(frozen=True)
-class Row:
-    """One method.
-
-    Attributes:
-        values: metric -> value.
-        difference: paired difference of per-item CIDEr (times 100) to the baseline, or None.
-        marks: notes on the whole row, such as identical adapters.
-        origins: score folder and commit behind each result.
-    """
-
-    case: str
-    values: dict[str, Value]
-    difference: Interval | None
-    marks: tuple[str, ...]
-    origins: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Table:
-    """One benchmark of one grid; `options` names the grid on a command line."""
-
-    grid: str
-    options: str
-    benchmark: str
-    metrics: tuple[str, ...]
-    baseline: str
-    rows: tuple[Row, ...]
-    items: int
-    partial: bool
-    notes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _Score:
-    """A finished score node as read from the store.
-
-    Attributes:
-        items: file of the values per item, which are read where they are compared.
-    """
-
-    summary: dict[str, Any]
-    items: Path
-    folder: str
-    commit: str
-
-
-@dataclass(frozen=True)
-class _Case:
-    """What the store has of one case.
-
-    Attributes:
-        found: a score, or why there is none, of each distinct result.
-        difference: paired bootstrap over items of per-item CIDEr averaged over seeds; needs every seed.
-    """
-
-    found: list[_Score | str]
-    difference: Interval | None
-
-
-@dataclass(frozen=True)
-class _Grid:
-    """A grid at one moment.
-
-    Attributes:
-        reasons: node id -> why it failed, as a scheduler knows it.
-        images: id of a finished node -> what it was computed in.
-    """
-
-    plan: Plan
-    states: Mapping[str, Shown]
-    reasons: Mapping[str, str]
-    images: Mapping[str, str]
-
-
-def tables(plan: Plan, overlay: Overlay | None = None) -> list[Table]:
-    """One table per benchmark of the grid.
+def tables(plan: Plan, overlay: Overlay | None = None, wanted: Wanted = Wanted()) -> list[Table]:
+    """The tables of a grid as the store is now.
 
     Args:
         overlay: what a scheduler knows beyond the store.
 
     Raises:
-        ConfigError: the grid has no benchmarks.
+        ConfigError: unknown table, a fault in a table file, or nothing to report.
     """
-    survey = plan.survey()
-    states, reasons = survey.states, {}
-    if overlay:
-        states, reasons = overlay.states(states), overlay.reasons()
-    grid = _Grid(plan, states, reasons, survey.images)
-    names = dict.fromkeys(name for wired in plan.wired.values() for name in wired.scores)
-    if not names:
-        raise ConfigError(f"grid '{plan.grid.name}' has no benchmarks: there is nothing to report")
-    twins = _identical(plan, states)
-    return [_table(grid, name, twins) for name in names]
+    chosen = layouts(plan, wanted.tables)
+    results = Results(plan, overlay)
+    return [_table(results, layout, wanted) for layout in chosen]
 
 
-def _table(grid: _Grid, benchmark: str, twins: dict[str, str]) -> Table:
-    plan = grid.plan
-    nodes = _nodes(plan, benchmark)
-    cases = _cases(grid, nodes)
-    entries = (entry for cell in plan.grid.cells for entry in cell.experiment.benchmarks)
-    read = [score for case in cases.values() for score in case.found if isinstance(score, _Score)]
-    wanted = next(entry.headline for entry in entries if entry.name == benchmark)
-    headline = _columns(wanted, read)
-    rows = tuple(_row(name, case, headline, twins) for name, case in cases.items())
-    items = max((score.summary["items"] for score in read), default=0)
-    partial = any(score.summary["partial"] for score in read)
-    left_out = [metric for metric in wanted if metric not in headline]
-    images = _image_notes(grid, [node for found in nodes.values() for node in found])
-    notes = (*_notes(read), *_left_out(left_out, read), *images)
-    return Table(plan.grid.name, plan.grid.options, benchmark, headline, next(iter(cases)), rows, items, partial, notes)
-
-
-def _cases(grid: _Grid, nodes: Mapping[str, Sequence[Node]]) -> dict[str, _Case]:
-    """Every case compared with the first; of the values per item, one mean over seeds is held."""
-    found: dict[str, list[_Score | str]] = {}
-    values: dict[str, array[float]] = {}
-    baseline: dict[str, float] | None = None
-    for name, scores in nodes.items():
-        found[name] = [_read(grid, node) for node in scores]
-        if len(found) == 1:
-            baseline = _item_means(found[name])
-        elif baseline and (means := _item_means(found[name])) and means.keys() == baseline.keys():
-            values[name] = _in_order(means)
-    intervals = paired_bootstraps(values.values(), _in_order(baseline or {}))
-    differences = dict(zip(values, intervals, strict=True))
-    return {name: _Case(scores, differences.get(name)) for name, scores in found.items()}
-
-
-def _row(name: str, case: _Case, headline: Sequence[str], twins: Mapping[str, str]) -> Row:
-    """One method."""
-    return Row(
-        name,
-        {metric: _value(case.found, metric) for metric in headline},
-        case.difference,
-        (twins[name],) if name in twins else (),
-        tuple(f"{score.folder} ({score.commit})" for score in case.found if isinstance(score, _Score)),
+def _table(results: Results, layout: Layout, wanted: Wanted) -> Table:
+    found = {row.key: _found(results, row, layout) for row in layout.rows}
+    laid = [one for one in layout.columns if not one.optional or _has_values(found, one.column)]
+    columns = [_judged(one.column, found) for one in laid]
+    whole = {one.column.key: _Column(results, layout, one, found, wanted.interval) for one in laid}
+    same = twins(results, layout)
+    rows = tuple(_row(results, layout, row, laid, found[row.key], whole, same) for row in layout.rows)
+    left_out = [one.column for one in layout.columns if one not in laid]
+    paper = beside_published(results, layout, rows) if wanted.paper else ()
+    return Table(
+        name=layout.name,
+        title=layout.title,
+        grid=results.plan.grid.name,
+        options=results.plan.grid.options,
+        command=_command(results.plan, wanted),
+        columns=tuple(columns),
+        rows=rows,
+        baseline=layout.baseline,
+        partial=_limited(results, layout) or any(entry.partial for row in rows for entry in row.entries.values()),
+        paper=layout.published.source if layout.published else "",
+        caption=(*caption(results, layout, columns, rows, wanted.interval), *paper),
+        notes=(
+            *notes(results, layout, left_out),
+            *_column_notes(columns, whole),
+            *(tails(results, layout) if wanted.interval != "seeds" else ()),
+        ),
+        groups=layout.groups,
     )
 
 
-def _columns(headline: Sequence[str], scores: Sequence[_Score]) -> tuple[str, ...]:
-    """The metrics to show."""
-    found = {metric for score in scores for metric, value in score.summary["metrics"].items() if value is not None}
-    return tuple(metric for metric in headline if metric not in OPTIONAL or metric in found)
+def _command(plan: Plan, wanted: Wanted) -> str:
+    named = [f"--table {shlex.quote(name)}" for name in wanted.tables]
+    over = [] if wanted.interval == "seeds" else [f"--interval {wanted.interval}"]
+    return " ".join(["cwdpo report", plan.grid.options, *named, *over, *(["--paper"] if wanted.paper else [])])
 
 
-def _left_out(metrics: Sequence[str], scores: Sequence[_Score]) -> list[str]:
-    """Why metrics have no column."""
-    reasons = {f"{NAMES[metric]} is not available: {_reason(score, metric)}" for metric in metrics for score in scores}
-    return sorted(reasons)
+def _column_notes(columns: Sequence[Column], whole: Mapping[str, _Column]) -> list[str]:
+    """Those with the same note together."""
+    found: dict[str, list[str]] = {}
+    for column in columns:
+        if note := whole[column.key].compared.note:
+            found.setdefault(note, []).append(column.name)
+    return [f"{', '.join(names)}: {note}" for note, names in found.items()]
 
 
-def _nodes(plan: Plan, benchmark: str) -> dict[str, list[Node]]:
-    """Case -> its distinct score nodes: seeds that share a deterministic result count once."""
-    found: dict[str, dict[str, Node]] = {}
-    for cell in plan.grid.cells:
-        node = plan.wired[cell.name].scores.get(benchmark)
-        if node:
-            found.setdefault(cell.case, {})[node.id] = node
-    return {case: list(nodes.values()) for case, nodes in found.items()}
+def _found(results: Results, row: LaidRow, layout: Layout) -> dict[str, Found]:
+    """Column -> what there is of a row."""
+    if not row.asked:
+        return {one.column.key: NOT_ASKED for one in layout.columns}
+    return {one.column.key: one.source.found(results, row, layout) for one in layout.columns}
 
 
-def _read(grid: _Grid, node: Node) -> _Score | str:
-    """The score, or why there is none."""
-    if grid.states[node.id] not in ("done", "stale"):
-        return _why(grid, node)
-    artefact = node.artefact(grid.plan.store)
-    try:
-        folder = artefact.verified_files()
-        summary = files.read_json(folder / "scores.json")
-        return _Score(summary, folder / "items.jsonl", artefact.folder.name, _commit(artefact))
-    except StoreError:
-        return "damaged"
+def _has_values(found: Mapping[str, Mapping[str, Found]], column: Column) -> bool:
+    return any(own[column.key].results for own in found.values())
 
 
-def _commit(artefact: Artefact) -> str:
-    """Commit of the code that computed an artefact, and the image it ran in."""
-    done = artefact.done()
-    assert done is not None, "only finished scores are read"
-    found = done["provenance"]
-    image = f", image {named(found)}" if found.get("image") else ""
-    if not found["commit"]:
-        return f"cwdpo {found['version']}{image}"
-    return f"commit {str(found['commit'])[:12]}{' with changes' if found['dirty'] else ''}{image}"
+def _judged(column: Column, found: Mapping[str, Mapping[str, Found]]) -> Column:
+    """With the name of who judged it."""
+    own = [one[column.key] for one in found.values()]
+    judged = column.metric.judged or any(one.parts for one in own)
+    scores = (score for one in own for score in (*one.scores, *one.parts))
+    return replace(column, judge=judges_of(scores)) if judged else column
 
 
-def _why(grid: _Grid, node: Node) -> str:
-    """Why a score is not there: what failed first on the way to it, else what is at work, else its own state."""
-    on_the_way = [found for found in in_order([node]) if grid.states[found.id] not in ("done", "stale")]
-    for found in on_the_way:
-        if grid.states[found.id] == "failed":
-            return f"failed: {_reason_of(grid, found)}"
-    for state in ("cancelled", "running", "starting", "queued"):
-        if any(grid.states[found.id] == state for found in on_the_way):
-            return state
-    return grid.states[node.id]
+def _limited(results: Results, layout: Layout) -> bool:
+    """Whether a benchmark is asked only a part of its items."""
+    names = set(layout.benchmarks)
+    cells = (results.cells(row.key)[0] for row in layout.rows if row.asked)
+    return any(one.limit is not None for cell in cells for one in cell.experiment.benchmarks if one.name in names)
 
 
-def _reason_of(grid: _Grid, node: Node) -> str:
-    """What a failed stage said, or the scheduler of it."""
-    artefact = node.artefact(grid.plan.store)
-    result = artefact.result(artefact.newest())
-    return grid.reasons.get(node.id) or (result["message"] if result else "no reason recorded")
+class _Column:
+    """A column as a whole: its rows compared with each other.
+
+    Attributes:
+        standings: row -> standing, of those that have one.
+    """
+
+    def __init__(
+        self,
+        results: Results,
+        layout: Layout,
+        laid: LaidColumn,
+        found: Mapping[str, Mapping[str, Found]],
+        kind: IntervalKind,
+    ) -> None:
+        column = laid.column
+        own = {row.key: found[row.key][column.key] for row in layout.rows}
+        sides = {row: Side(one, _sample(results, row, one)) for row, one in own.items() if one.results}
+        terms = terms_of(sides, layout.baseline)
+        apart = {row: why for row, side in sides.items() if terms and (why := side.terms.unlike(terms))}
+        samples = {row: side.sample for row, side in sides.items() if row not in apart}
+        self.compared: Compared = compared(kind, column.metric, sides, layout.baseline if laid.compared else "")
+        self.standings: dict[str, Standing] = standings(samples, column.metric.higher) if column.ranked else {}
+        for row, why in apart.items():
+            self.compared.mark(row, f"{why}, so that it is not compared with the other rows in {column.name}")
+
+    def entry(self, row: str, found: Found, paper: float | None) -> Entry:
+        """One cell."""
+        if not found.results:
+            return Entry(gaps=found.gaps, paper=paper)
+        summary = mean_std([result.value for result in found.results])
+        low, high = self.compared.intervals.get(row, (None, None))
+        return Entry(
+            found.results,
+            found.gaps,
+            summary.mean,
+            summary.std,
+            low,
+            high,
+            partial=any(score.summary["partial"] for score in (*found.scores, *found.parts)),
+            standing=self.standings.get(row, ""),
+            difference=self.compared.differences.get(row),
+            paper=paper,
+        )
 
 
-def _value(found: Sequence[_Score | str], metric: str) -> Value:
-    scores = [score for score in found if isinstance(score, _Score)]
-    have = [score for score in scores if score.summary["metrics"].get(metric) is not None]
-    reasons = [score for score in found if isinstance(score, str)]
-    reasons += [f"not available: {_reason(score, metric)}" for score in scores if score not in have]
-    folders = tuple(score.folder for score in have)
-    if not have:
-        return Value(None, None, 0, tuple(dict.fromkeys(reasons)), folders)
-    summary = mean_std([100 * score.summary["metrics"][metric] for score in have])
-    return Value(summary.mean, summary.std, summary.n, tuple(dict.fromkeys(reasons)), folders)
+def _sample(results: Results, row: str, found: Found) -> Sample:
+    """A model that was not trained has seeds, too, where it samples its answers."""
+    values = tuple(result.value for result in found.results)
+    known = results.starts(row)
+    starts = tuple(known.get(result.seeds[0], "") for result in found.results if len(result.seeds) == 1)
+    paired = len(starts) == len(values) and all(starts)
+    return Sample(values, len(values) == 1 and not found.gaps and results.fixed(row), starts if paired else ())
 
 
-def _reason(score: _Score, metric: str) -> str:
-    reason = str(score.summary["unavailable"].get(metric, "no value"))
-    return reason.removeprefix("not available: ")
-
-
-def _in_order(means: Mapping[str, float]) -> array[float]:
-    """Values in the order of the sorted ids."""
-    return array("d", (means[name] for name in sorted(means)))
-
-
-def _item_means(found: Sequence[_Score | str]) -> dict[str, float] | None:
-    """Item -> mean over seeds of 100 x CIDEr, or None while something is missing."""
-    scores = [score for score in found if isinstance(score, _Score)]
-    if len(scores) < len(found):
-        return None
-    sums: dict[str, float] = {}
-    for score in scores:
-        values = _compared(score)
-        if not values or values.keys() != (sums or values).keys():
-            return None
-        sums = {name: sums.get(name, 0.0) + value for name, value in values.items()}
-    return {name: 100 * value / len(scores) for name, value in sums.items()}
-
-
-def _compared(score: _Score) -> dict[str, float] | None:
-    """Item -> CIDEr, or None where an item is without."""
-    values: dict[str, Any] = {row["id"]: row.get(COMPARED) for row in files.read_jsonl(score.items)}
-    return None if None in values.values() else values
-
-
-def _identical(plan: Plan, states: Mapping[str, Shown]) -> dict[str, str]:
-    """Case -> note, where a trained policy has the same bytes as another case's for some seed."""
-    first: dict[tuple[int, str], str] = {}
-    notes: dict[str, str] = {}
-    for cell in plan.grid.cells:
-        policy = plan.wired[cell.name].policy
-        if policy is None or states[policy.id] not in ("done", "stale"):
-            continue
-        weights = _weights_digest(plan, policy)
-        other = first.setdefault((cell.seed, weights), cell.case)
-        if other != cell.case:
-            notes[cell.case] = f"the trained weights are identical to those of {other}"
-    return notes
-
-
-def _weights_digest(plan: Plan, node: Node) -> str:
-    done = node.artefact(plan.store).done()
-    assert done is not None, "only finished nodes are compared"
-    return "".join(entry["sha256"] for name, entry in done["files"].items() if name.endswith(".safetensors"))
-
-
-def _image_notes(grid: _Grid, scores: Sequence[Node]) -> list[str]:
-    """What was computed in which image, where the stages behind a table do not share one."""
-    found = different_images(grid.images[node.id] for node in in_order(scores) if node.id in grid.images)
-    return [f"the stages behind these numbers were computed in different images: {found}"] if found else []
-
-
-def _notes(scores: Sequence[_Score]) -> tuple[str, ...]:
-    """What the reader must know about how the numbers were made; more than one harness is said."""
-    keys = ("prompt", "java", "pycocoevalcap", "dtype")
-    harnesses = {tuple(str(score.summary["harness"].get(key)) for key in keys) for score in scores}
-    notes = []
-    if len(harnesses) > 1:
-        notes.append("the rows were not all scored with the same harness (prompt, Java, pycocoevalcap, precision)")
-    truncated = sum(score.summary["truncated"] for score in scores)
-    if truncated:
-        notes.append(f"{truncated} answers reached max_new_tokens and were cut")
-    return tuple(notes)
+def _row(
+    results: Results,
+    layout: Layout,
+    row: LaidRow,
+    laid: Sequence[LaidColumn],
+    found: Mapping[str, Found],
+    columns: Mapping[str, _Column],
+    same: Mapping[str, str],
+) -> Row:
+    """One row of the table."""
+    printed = layout.published
+    entries = {
+        key: columns[key].entry(row.key, found[key], printed.value(row.published, one.published) if printed else None)
+        for key, one in ((one.column.key, one) for one in laid)
+    }
+    said = [same[row.key]] if row.key in same else []
+    said += list(filter(None, [mismatch(results, row) if row.asked else ""]))
+    for key in entries:
+        said += [why for why in columns[key].compared.marks.get(row.key, ()) if why not in said]
+    stands_on = results.stage1(row.key) if row.asked else row.stands_on
+    return Row(row.key, row.label, stands_on, entries, tuple(said))

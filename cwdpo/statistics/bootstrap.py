@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -61,10 +61,15 @@ def _differences(a: Sequence[float], b: Sequence[float]) -> np.ndarray:
 
 def _resampled_means(values: np.ndarray, resamples: int, generator: np.random.Generator) -> np.ndarray:
     """Means (systems, resamples) of as many draws with replacement from the items of `values` (systems, items)."""
-    block = max(1, _BLOCK // values.shape[1])
-    counts = [min(block, resamples - start) for start in range(0, resamples, block)]
-    drawn = (_drawn(count, values.shape[1], generator) for count in counts)
+    drawn = draws(resamples, values.shape[1], generator)
     return np.concatenate([values @ times.T for times in drawn], axis=1) / values.shape[1]
+
+
+def draws(resamples: int, items: int, generator: np.random.Generator) -> Iterator[np.ndarray]:
+    """How often each item is drawn in each resample, (some resamples, items): a block of bounded size at a time."""
+    block = max(1, _BLOCK // items)
+    for start in range(0, resamples, block):
+        yield _drawn(min(block, resamples - start), items, generator)
 
 
 def _drawn(count: int, items: int, generator: np.random.Generator) -> np.ndarray:

@@ -31,8 +31,14 @@ def mean_std(values: Sequence[float]) -> MeanStd:
     """Mean and standard deviation (n - 1 in the denominator), in the unit of `values`; `DataError` when empty."""
     if not values:
         raise DataError("cannot summarise an empty list of values")
-    std = statistics.stdev(values) if len(values) > 1 else None
-    return MeanStd(statistics.fmean(values), std, len(values))
+    return MeanStd(statistics.fmean(values), _std(values) if len(values) > 1 else None, len(values))
+
+
+def _std(values: Sequence[float]) -> float:
+    """Around the first value, so that equal values give exactly 0; `statistics.stdev` takes thirty times as long."""
+    shifted = [value - values[0] for value in values]
+    mean = math.fsum(shifted) / len(values)
+    return math.sqrt(math.fsum((value - mean) ** 2 for value in shifted) / (len(values) - 1))
 
 
 def wilson(successes: float, n: int, level: float = 0.95) -> Share:

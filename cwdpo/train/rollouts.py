@@ -176,7 +176,8 @@ class Maker:
         self, phase: Phase, samples: Sequence[Sample], prefixes: Sequence[Prefix], once: bool
     ) -> list[list[Written]]:
         """Responses to each prompt of a block."""
-        items = [Prompted(f"phase {phase.number}: {sample.id}", sample.image, sample.prompt) for sample in samples]
+        names = [f"phase {phase.number}: {sample.id}" for sample in samples]
+        items = [Prompted.about(name, one.image, one.prompt) for name, one in zip(names, samples, strict=True)]
         seed = self._trainer.spec.seed
         with answering(self._replica.model):
             return write(self._replica, self._collator, items, self._decoding, seed, once, prefixes, self._never)
@@ -187,7 +188,7 @@ class Maker:
         kept = files.read_json(path) if rank.is_first and path.exists() else None
         kept = distributed.from_first_rank(kept, rank)
         if kept is None:
-            item = Prompted(prompt.id, prompt.image, prompt.prompt)
+            item = Prompted.about(prompt.id, prompt.image, prompt.prompt)
             with answering(self._replica.model):
                 once = goes_once(self._context, self._replica, self._collator, item, self._trainer.spec.policy.dtype)
             kept = {"once": once}
@@ -203,7 +204,7 @@ class Maker:
             {
                 "id": sample.id,
                 "samples": [
-                    {**vars(one), "reward": next(rewards), **read}
+                    {**_said(one), "reward": next(rewards), **read}
                     for one, read in zip(own, scores[sample.id], strict=True)
                 ],
             }
@@ -300,3 +301,7 @@ def _lists(scores: Scores, quantity: Quantity) -> list[list[float]]:
     if not all(math.isfinite(value) for row in lists for value in row):
         raise TrainingError(f"a sampled response has a {quantity} that is not a finite number")
     return lists
+
+
+def _said(one: Written) -> dict[str, Any]:
+    return {"tokens": one.tokens, "text": one.text, "truncated": one.truncated}

@@ -19,10 +19,7 @@ from cwdpo.base.config import (
     with_override,
 )
 from cwdpo.base.errors import ConfigError
-from cwdpo.experiment import Experiment, find_config, load_grid
-from cwdpo.negatives.augmented_image import AugmentedImage
-from cwdpo.negatives.own_answer import OwnAnswer
-from cwdpo.negatives.rule import Perturb
+from cwdpo.experiment import Experiment
 
 EXPERIMENT = {"data": {"source": "demo_world"}, "model": {"source": "tiny"}, "seed": 1}
 BIAS = {"word": "red", "written_as": "blue"}
@@ -52,8 +49,8 @@ def test_the_experiment_these_tests_break_is_valid() -> None:
     [
         (
             experiment(dat={}),
-            "grid.yaml: dat: unknown key 'dat'; did you mean 'data'? valid: benchmarks, data, execution, model,"
-            " probe, seed, stage1, stage2, tuning",
+            "grid.yaml: dat: unknown key 'dat'; did you mean 'data'? valid: benchmarks, data, execution, judge,"
+            " model, probe, seed, stage1, stage2, tuning",
         ),
         (
             stage2(optimisation={}),
@@ -101,7 +98,7 @@ def test_an_unknown_key_is_answered_with_the_valid_ones(content: dict[str, Any],
     assert fault(content) == message
 
 
-DATA = "demo_world, karpathy, llava, ocrvqa, preferences, textcaps"
+DATA = "demo_world, karpathy, llava, nocaps, ocrvqa, preferences, textcaps"
 SECOND = "continual_sft, cw_dpo, dpo, fixed_weight_dpo, focal_dpo, grpo, nsft, opa_dpo, ppo, v_dpo"
 """Objectives of Stage 2."""
 
@@ -124,7 +121,11 @@ SECOND = "continual_sft, cw_dpo, dpo, fixed_weight_dpo, focal_dpo, grpo, nsft, o
             "model: unknown source 'tny'; did you mean 'tiny'? valid: checkpoint, tiny",
         ),
         (experiment(tuning={"rank": 1}), "tuning: needs the key 'name'; valid: full, lora"),
-        (experiment(benchmarks=[{}]), "benchmarks.0: needs the key 'name'; valid: captions, coco, flickr30k"),
+        (
+            experiment(benchmarks=[{}]),
+            "benchmarks.0: needs the key 'name'; valid: captions, chair, coco, flickr30k, gqa, mm_vet, mmbench, mme,"
+            " mmhal, mmmu, nocaps, own, pope, scienceqa, seed_bench, shr, textvqa",
+        ),
         (
             experiment(stage1={"negatives": {"source": "gpt"}}),
             "stage1.negatives: unknown source 'gpt'; valid: augmented_image, beam, corrective, dataset, graded, llm,"
@@ -163,7 +164,11 @@ def test_a_wrong_or_missing_tag_is_answered_with_the_valid_ones(content: dict[st
             "stage2.negatives.kinds.0: Input should be 'colour', 'size', 'count', 'object', 'relation' or 'action';"
             " found 'color'",
         ),
-        ({"model": {"source": "tiny"}, "seed": 1}, "data: is required"),
+        ({"model": {"source": "tiny"}, "seed": 1, "stage1": {}}, "data: is required for stage1"),
+        (
+            {"model": {"source": "tiny"}, "benchmarks": [{"name": "coco"}, {"name": "captions"}]},
+            "data: is required for benchmark 'captions', unless that has data of its own",
+        ),
         (5, "expected a mapping; found 5"),
     ],
 )
@@ -290,123 +295,6 @@ def test_mappings_merge_unless_their_tag_changes() -> None:
     assert merged([1, 2], [3]) == [3]
     assert merged({"a": 1}, None) is None
     assert merged(None, {"a": 1}) == {"a": 1}
-
-
-# ---- grids
-
-
-def write_grid(folder: Path, text: str) -> str:
-    path = folder / "study.yaml"
-    path.write_text(text)
-    return str(path)
-
-
-GRID = """
-base:
-  data: {source: demo_world}
-  model: {source: tiny}
-  stage2: {objective: {name: cw_dpo}, negatives: {source: perturb}}
-cases:
-  ours: {}
-  base model: {stage2: null}
-axes:
-  data.world.seed: [1, 2]
-seeds: [5, 6]
-"""
-
-
-def test_a_grid_is_cases_times_axes_times_seeds(tmp_path: Path) -> None:
-    grid = load_grid(write_grid(tmp_path, GRID))
-    assert [cell.name for cell in grid.cells] == [
-        f"{case} data.world.seed={world}/{seed}"
-        for case in ("ours", "base model")
-        for world in (1, 2)
-        for seed in (5, 6)
-    ]
-    assert [cell.experiment.data.world.seed for cell in grid.cells] == [1, 1, 2, 2] * 2
-    assert [cell.experiment.seed for cell in grid.cells] == [5, 6] * 4
-    assert [cell.experiment.stage2 is None for cell in grid.cells] == [False] * 4 + [True] * 4
-
-
-def test_an_axis_over_a_share_is_for_the_case_that_mixes(tmp_path: Path) -> None:
-    mixed = (
-        "{source: mixed, of: {policy: {share: 0.5, negatives: {source: sample}}, data: {negatives: {source: dataset}}}}"
-    )
-    text = GRID.replace("  ours: {}", f"  ours: {{}}\n  mixed: {{stage2: {{negatives: {mixed}}}}}")
-    text = text.replace("data.world.seed: [1, 2]", "stage2.negatives.of.policy.share: [0, 0.8]").replace(
-        "[5, 6]", "[5]"
-    )
-    grid = load_grid(write_grid(tmp_path, text))
-    share = "stage2.negatives.of.policy.share"
-    assert grid.cases == ["ours", f"mixed {share}=0", f"mixed {share}=0.8", "base model"]
-    with pytest.raises(ConfigError, match=r"axes\.stage2\.negatives\.of\.polcy\.share: no case"):
-        load_grid(write_grid(tmp_path, text.replace("of.policy.share", "of.polcy.share")))
-
-
-METHODS = """
-base:
-  data: {source: demo_world}
-  model: {source: tiny}
-  stage2: {negatives: {source: perturb, count: 2}}
-cases:
-  dpo: {method: dpo}
-  seva: {method: seva}
-  seva shorter: {method: seva, stage2: {negatives: {max_new_tokens: 9}}}
-  seva of others: {method: seva, stage2: {negatives: {source: own_answer, block: 3}}}
-  seva alone: {method: seva, stage1: null}
-"""
-
-
-def test_a_method_brings_negatives_that_replace_the_base_and_that_a_case_changes(tmp_path: Path) -> None:
-    found = {cell.case: cell.experiment for cell in load_grid(write_grid(tmp_path, METHODS)).cells}
-    negatives = {case: experiment.stage2.negatives for case, experiment in found.items() if experiment.stage2}
-    assert negatives["dpo"] == Perturb(source="perturb", count=2)
-    assert negatives["seva"] == negatives["seva alone"] == AugmentedImage(source="augmented_image", noise=500)
-    assert negatives["seva shorter"] == AugmentedImage(source="augmented_image", noise=500, max_new_tokens=9)
-    assert negatives["seva of others"] == OwnAnswer(source="own_answer", block=3)
-    assert [case for case, experiment in found.items() if experiment.stage1 is None] == ["seva alone"]
-
-
-def test_overrides_win_over_cases_but_give_no_case_a_stage(tmp_path: Path) -> None:
-    changes = parse_overrides(["stage2.objective.beta=0.7", "seeds=[9]", "data.world.seed=3"])
-    grid = load_grid(write_grid(tmp_path, GRID), changes)
-    assert [cell.experiment.stage2.objective.beta for cell in grid.cells if cell.experiment.stage2] == [0.7, 0.7]
-    assert [cell.experiment.stage2 for cell in grid.cells][2:] == [None, None]
-    assert {(cell.seed, cell.experiment.data.world.seed) for cell in grid.cells} == {(9, 3)}
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [
-        (
-            "ours: {}",
-            "ours: {stage2: {objective: {tao: 1}}}",
-            "case 'ours data.world.seed=1': stage2.objective.tao: unknown",
-        ),
-        ("data.world.seed", "data.world.sede", "data.world.sede: unknown key 'sede'; did you mean 'seed'?"),
-        ("seeds: [5, 6]", "seeds: []", "seeds: Tuple should have at least 1 item"),
-        ("seeds: [5, 6]", "seed: 5", "seed: unknown key 'seed'; did you mean 'seeds'? valid: axes, base, cases,"),
-        ("base:\n", "bases:\n", "base: is required"),
-        ("ours: {}", "ours: 3", "cases.ours: expected a mapping; found 3"),
-    ],
-)
-def test_a_mistake_in_a_grid_names_file_case_and_key(tmp_path: Path, old: str, new: str, message: str) -> None:
-    assert old in GRID
-    with pytest.raises(ConfigError) as caught:
-        load_grid(write_grid(tmp_path, GRID.replace(old, new)))
-    assert str(caught.value).startswith(str(tmp_path / "study.yaml"))
-    assert message in str(caught.value)
-
-
-def test_an_unknown_grid_is_answered_with_the_known_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "configs" / "grids").mkdir(parents=True)
-    for name in ("main", "ablations"):
-        (tmp_path / "configs" / "grids" / f"{name}.yaml").write_text(GRID)
-    monkeypatch.chdir(tmp_path)
-    assert find_config("grids", "main") == Path("configs/grids/main.yaml")
-    with pytest.raises(ConfigError, match=r"unknown grid 'ablation'; did you mean 'ablations'\? valid: ab.*s, main"):
-        find_config("grids", "ablation")
-    assert find_config("grids", "there/my.yaml") == Path("there/my.yaml")
 
 
 # ---- what identities are made of

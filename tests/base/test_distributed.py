@@ -171,8 +171,14 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
 def test_no_false_alarm(runs: Runs, name: str) -> None:
     outcome = runs.outcome(name)
     assert set(outcome.statuses.values()) == {0}, outcome.logs
-    assert set(outcome.logs.values()) == {"ok\n"}
+    assert all(map(is_well, outcome.logs.values())), outcome.logs
     assert outcome.told == {}
+
+
+def is_well(log: str) -> bool:
+    """Torch warns where the rank that keeps its store is the first to leave, after all is over."""
+    said, _, after = log.partition("ok\n")
+    return not said and (not after or "TCPStore" in after.splitlines()[0])
 
 
 def test_the_board_does_not_grow(runs: Runs) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from commands import MICRO, REPO, copy_home, cwdpo, folder, node_of, python, submit, succeed
 
-COMMANDS = ("plan", "submit", "status", "report", "track", "export")
+COMMANDS = ("plan", "submit", "status", "report", "track", "export", "score", "compare")
 BARE = Path(__file__).resolve().parent / "bare"
 HEAVY = "torch,transformers,deepspeed,peft,mlflow,submitit,datasets,accelerate"
 HELP_SECONDS = 0.3
@@ -123,8 +123,8 @@ def test_status_and_report_json(finished: Path, tmp_path: Path) -> None:
     assert [cell["case"] for cell in status["cells"]] == ["base"] * 2 + ["sft"] * 2 + ["dpo"] * 2 + ["cw_dpo"] * 2
     assert status["cells"][0]["stages"] == {"pretrain": "done", "generate": "done", "score": "done"}
     (table,) = json.loads(succeed(cwdpo("report", "-g", MICRO, "--home", home, "--json")))
-    assert [row["case"] for row in table["rows"]] == ["base", "sft", "dpo", "cw_dpo"]
-    assert table["items"] == 8
+    assert [row["key"] for row in table["rows"]] == ["base", "sft", "dpo", "cw_dpo"]
+    assert table["caption"][0] == "8 items of benchmark captions; scores x100"
 
 
 # Wrong configuration

@@ -436,7 +436,7 @@ def snapshot(folder: Path) -> Path:
 @pytest.mark.parametrize("revision", [COMMIT, None])
 def test_a_grid_finds_its_model_offline(hub: Site, tmp_path: Path, micro: Micro, revision: str | None) -> None:
     grid = hub_grid(tmp_path, revision)
-    offline = cwdpo("plan", "--grid", grid, **place(tmp_path, None))
+    offline = cwdpo("plan", "--strict", "--grid", grid, **place(tmp_path, None))
     assert offline.returncode == 3
     assert "run: cwdpo fetch --grid GRID" in offline.stderr
     told = succeed(cwdpo("fetch", "--grid", grid, **place(tmp_path, hub)))
@@ -502,7 +502,7 @@ def test_a_kill_in_the_middle_of_a_model(hub: Site, tmp_path: Path) -> None:
     running.send_signal(signal.SIGKILL)
     running.wait()
     assert not (snapshot(tmp_path) / "model.safetensors").exists()
-    offline = cwdpo("plan", "--grid", grid, **place(tmp_path, None))
+    offline = cwdpo("plan", "--strict", "--grid", grid, **place(tmp_path, None))
     assert offline.returncode == 3
     assert "only in part" in offline.stderr
     hub.drip.clear()

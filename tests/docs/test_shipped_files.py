@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from commands import copy_home, forget, node_of, readme_commands
+from formats import pope
 
 from cwdpo.base.config import read_yaml, validate
 from cwdpo.experiment import load_grid
@@ -75,11 +76,17 @@ def test_no_yaml_is_left_out() -> None:
         "configs/models",
         "configs/assets",
         "configs/methods",
+        "configs/paper",
+        "configs/tables",
+        "configs/sizes",
         "tests/grids",
     }
     others = {name for name in tracked.stdout.split() if str(Path(name).parent) not in covered}
-    parsed = {"lexicon.yaml", "codebook.yaml", "llm/vision_errors.yaml"}
-    assert others == {f"cwdpo/negatives/{name}" for name in parsed}, "a new YAML file needs a test that parses it"
+    parsed = {
+        "negatives/lexicon.yaml", "negatives/codebook.yaml", "negatives/llm/vision_errors.yaml",
+        "evaluate/benchmarks/textvqa.yaml", "evaluate/benchmarks/objects/coco.yaml", "jobs/forecast/models.yaml",
+    }  # fmt: skip
+    assert others == {f"cwdpo/{name}" for name in parsed}, "a new YAML file needs a test that parses it"
 
 
 @pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)#]+)\)", README))))
@@ -113,10 +120,14 @@ def test_readme_commands_run(finished: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "CWDPO_HOME": str(home), "PYTHONPATH": str(ROOT)}
     here = readme_commands(README.replace(SLURM_SECTION, ""))
     commands = [line for line in here if line.startswith(".venv/bin/cwdpo ")]
+    pope.write(tmp_path / "pope")
+    written = {name: str(tmp_path / name) for name in ("exported", "demo.tex", "demo.csv")}
+    there = {**written, "/data/pope": str(tmp_path / "pope")}
+    places = {"demo": "tests/grids/micro.yaml", **there}
     assert len(commands) >= 6
     for command in commands:
         words = shlex.split(command)[1:]
-        swapped = [{"demo": "tests/grids/micro.yaml", "exported": str(tmp_path / "exported")}.get(w, w) for w in words]
+        swapped = [places.get(word, word) for word in words]
         done = subprocess.run(
             [sys.executable, "-m", "cwdpo", *swapped],
             cwd=ROOT,

@@ -14,10 +14,10 @@ from cwdpo.base.store import Artefact, Store
 from cwdpo.data.encoding import Collator
 from cwdpo.dynamics.rows import IN_RUN, Probes, read_probes
 from cwdpo.dynamics.samples import ProbeSample
+from cwdpo.graph import Node
 from cwdpo.jobs.events import events
 from cwdpo.model.config import Policy
 from cwdpo.model.load import context_length, load_policy_processor
-from cwdpo.pipeline import Node
 
 if TYPE_CHECKING:
     import pandas as pd

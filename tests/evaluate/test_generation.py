@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
 from collections.abc import Callable, Sequence
@@ -17,16 +18,17 @@ from PIL import Image
 
 from cwdpo.base.config import validate
 from cwdpo.base.errors import ConfigError, Interrupted
-from cwdpo.base.files import read_json, read_jsonl, write_json
+from cwdpo.base.files import read_json, read_jsonl, write_json, write_jsonl
 from cwdpo.base.store import Store
 from cwdpo.data.records import read_records
+from cwdpo.evaluate.question import Question
+from cwdpo.graph import Node
 from cwdpo.jobs.events import events
 from cwdpo.model.config import Lora, Policy
 from cwdpo.model.decoding import Decoding
 from cwdpo.model.generate import GumbelNoise
 from cwdpo.model.load import add_lora, load_model
 from cwdpo.model.tiny import TinyQwen, build_tiny_qwen
-from cwdpo.pipeline import Node
 
 ITEMS = 13  # of the test split: blocks of 4 leave a ragged one, and two ranks share four blocks
 SIZES = ((64, 64), (64, 128), (96, 96))
@@ -35,6 +37,8 @@ POLICY = {"dtype": "float32", "min_pixels": 1024, "max_pixels": 16384}
 GREEDY = {"max_new_tokens": 10, "block": 4}
 BEAM = {"strategy": "beam", "beams": 4, "candidates": 3, **GREEDY}
 SAMPLE = {"strategy": "sample", "temperature": 1.5, "top_p": 0.9, **GREEDY}
+IMAGES = (1, 2, 0, 3, 0, 0, 0, 0, 2, 1, 0, 1, 1)  # of each question; the second block has none
+LONG = 10  # the question that is too long
 SPREAD = {
     "replicate": {"inference": "replicate"},
     "zero3": {"inference": "zero3"},
@@ -59,6 +63,11 @@ class World:
     def generate(self, decoding: dict[str, Any], label: str, seed: int = 0, **execution: Any) -> Node:
         spec = {"policy": POLICY, "seed": seed, "benchmark": {"name": "captions", "decoding": decoding}}
         return harness.node("generate", spec, self.inputs(), label, **execution)
+
+    def ask(self, questions: Path, label: str, block: int = 4, **execution: Any) -> Node:
+        benchmark = {"name": "pope", "prompt": "{question}", "decoding": {**GREEDY, "block": block}}
+        spec = {"policy": POLICY, "benchmark": benchmark}
+        return harness.node("generate", spec, self.inputs(questions=questions), label, **execution)
 
     def reference(self, label: str, **execution: Any) -> Node:
         """15 samples in blocks of 4, one a forward pass: under ZeRO-3 the ragged block has fewer passes than others."""
@@ -90,9 +99,30 @@ def world(micro: Micro, tmp_path_factory: pytest.TempPathFactory) -> World:
     return World(micro, folder / "images", folder / "adapter")
 
 
-def spread_nodes(world: World) -> dict[Any, Node]:
+@pytest.fixture(scope="module")
+def questions(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """About one image, several and none, so that whole blocks are without; one leaves no room for an answer."""
+    folder = tmp_path_factory.mktemp("questions")
+    found = read_records(world.micro.pairs / "records.jsonl")
+    names = sorted({record.image for record in found})
+    texts = list(dict.fromkeys(record.chosen for record in found))
+    write_jsonl(
+        folder / "questions.jsonl",
+        (
+            Question(
+                f"random/{number}", tuple(names[number : number + IMAGES[number]]),
+                {"question": " ".join(texts[number :][:60 if number == LONG else 1])}, {"label": "yes"}, "random",
+            ).row()
+            for number in range(len(IMAGES))
+        ),
+    )  # fmt: skip
+    return folder
+
+
+def spread_nodes(world: World, questions: Path) -> dict[Any, Node]:
     nodes: dict[Any, Node] = {}
     for how, execution in SPREAD.items():
+        nodes["questions", how] = world.ask(questions, how, **execution)
         nodes["greedy", how] = world.generate(GREEDY, how, **execution)
         nodes["beam", how] = world.generate(BEAM, how, **execution)
         nodes["sample", how] = world.generate(SAMPLE, how, **execution)
@@ -101,7 +131,7 @@ def spread_nodes(world: World) -> dict[Any, Node]:
 
 
 @pytest.fixture(scope="module")
-def one(world: World, tmp_path_factory: pytest.TempPathFactory) -> dict[Any, Path]:
+def one(world: World, questions: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[Any, Path]:
     """Everything one rank computes, in one job."""
     nodes = {
         "greedy": world.generate(GREEDY, ""),
@@ -117,15 +147,19 @@ def one(world: World, tmp_path_factory: pytest.TempPathFactory) -> dict[Any, Pat
         "reference": world.reference(""),
         "reference, larger": world.reference("larger", micro_batch=4),
         "zero3": world.generate(GREEDY, "zero3", inference="zero3"),
+        "captions in small batches": world.generate(GREEDY, "small batches", micro_tokens=120),
+        "questions": world.ask(questions, ""),
+        "questions one by one": world.ask(questions, "", block=1),
+        "questions in small batches": world.ask(questions, "small batches", micro_tokens=150),
     }
     home = tmp_path_factory.mktemp("one")
     return dict(zip(nodes, harness.compute(home, list(nodes.values())), strict=True))
 
 
 @pytest.fixture(scope="module")
-def two(world: World, tmp_path_factory: pytest.TempPathFactory) -> dict[Any, Path]:
+def two(world: World, questions: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[Any, Path]:
     """Every kind of pass under every way to spread it over two ranks, in one job."""
-    nodes = spread_nodes(world)
+    nodes = spread_nodes(world, questions)
     home = tmp_path_factory.mktemp("two")
     return dict(zip(nodes, harness.compute(home, list(nodes.values()), ranks=2), strict=True))
 
@@ -147,7 +181,7 @@ def content(folder: Path) -> bytes:
 
 
 @pytest.mark.parametrize("how", sorted(SPREAD))
-@pytest.mark.parametrize("kind", ["greedy", "beam", "sample"])
+@pytest.mark.parametrize("kind", ["greedy", "beam", "sample", "questions"])
 def test_two_ranks_write_the_file_of_one(one: dict[Any, Path], two: dict[Any, Path], kind: str, how: str) -> None:
     assert content(two[kind, how]) == content(one[kind])
 
@@ -162,6 +196,13 @@ def test_two_tensor_parallel_replicas_write_the_same_file(world: World, one: dic
     greedy, sample = harness.compute(tmp_path, nodes, ranks=4)
     assert content(greedy) == content(one["greedy"])
     assert content(sample) == content(one["sample"])
+
+
+def test_small_batches_write_the_same_file(one: dict[Any, Path]) -> None:
+    """What memory allows is no part of what is asked."""
+    assert content(one["captions in small batches"]) == content(one["greedy"])
+    assert content(one["questions in small batches"]) == content(one["questions"])
+    assert content(one["questions one by one"]) == content(one["questions"])
 
 
 def logps(folder: Path) -> tuple[list[str], list[float]]:
@@ -200,6 +241,24 @@ def test_every_item_is_answered_once_and_differently(world: World, one: dict[Any
 def test_an_answer_does_not_depend_on_the_rest_of_its_block(one: dict[Any, Path], kind: str) -> None:
     """Blocks of 4 are padded on the left, blocks of 1 are not; each item draws from a generator of its own."""
     assert texts(one[kind]) == texts(one[f"{kind} one by one"])
+
+
+def test_questions_have_any_number_of_images_and_none_is_lost(one: dict[Any, Path]) -> None:
+    found = rows(one["questions"])
+    assert [row["id"] for row in found] == [f"random/{number}" for number in range(len(IMAGES))]
+    assert [row["image"] != "" for row in found] == [count > 0 for count in IMAGES]
+    assert [number for number, row in enumerate(found) if "fault" in row] == [LONG]
+    assert re.fullmatch(r"the prompt takes \d+ tokens, the context 256: no room for an answer", found[LONG]["fault"])
+    assert (found[LONG]["text"], found[LONG]["tokens"]) == ("", 0)
+    assert all(row["tokens"] > 0 for number, row in enumerate(found) if number != LONG)
+    assert len({row["text"] for row in found}) > ITEMS // 2, "the fixtures can tell items apart"
+
+
+def test_captions_have_the_rows_they_always_had(one: dict[Any, Path]) -> None:
+    """Who scores captions reads no line breaks, so that files stay what they were."""
+    plain = ["id", "image", "text", "tokens", "truncated"]
+    assert {tuple(row) for row in rows(one["greedy"])} == {tuple(plain)}
+    assert {tuple(row) for row in rows(one["beam"])} == {(*plain[:4], "candidates", plain[4])}
 
 
 def test_beam_search_keeps_its_candidates_best_first(one: dict[Any, Path]) -> None:
@@ -326,6 +385,22 @@ def test_killed_and_stopped_it_goes_on_where_it_was(world: World, one: dict[Any,
     assert progress(node, tmp_path, 3) == list(range(len(second) + 1, ITEMS + 1))
     assert node.artefact(Store(tmp_path)).newest() == 3
     assert not node.artefact(Store(tmp_path)).partial.exists()
+
+
+def test_questions_killed_after_some_blocks_are_all_there_in_the_end(
+    world: World, questions: Path, one: dict[Any, Path], tmp_path: Path
+) -> None:
+    """Ranks that share the weights take over what one rank began, blocks without an image among it."""
+    node = world.ask(questions, "", block=1)
+    job = run_until(tmp_path, [node], lambda: len(blocks(node, tmp_path)) >= 3)
+    job.end(grace=0)
+    first = blocks(node, tmp_path)
+    assert 3 <= len(first) < len(IMAGES)
+    (folder,) = harness.compute(tmp_path, [world.ask(questions, "", block=1, inference="zero3")], ranks=2)
+    assert content(folder) == content(one["questions"])
+    done = progress(node, tmp_path, 2)
+    assert done[0] > len(first)
+    assert done[-1] >= len(IMAGES) - 1, "the first rank may be through before the other has written its last block"
 
 
 def test_what_one_rank_began_two_finish(world: World, one: dict[Any, Path], tmp_path: Path) -> None:

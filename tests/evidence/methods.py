@@ -29,12 +29,12 @@ from cwdpo.data.encoding import Collator  # noqa: E402
 from cwdpo.data.records import Record, open_records  # noqa: E402
 from cwdpo.data.samples import Sample  # noqa: E402
 from cwdpo.experiment import Cell  # noqa: E402
+from cwdpo.graph import Node  # noqa: E402
 from cwdpo.jobs.plan import Plan  # noqa: E402
 from cwdpo.model.config import Policy  # noqa: E402
 from cwdpo.model.load import load_lora, load_model, load_policy_processor  # noqa: E402
 from cwdpo.model.scoring import Scorer, Way  # noqa: E402
 from cwdpo.negatives.rule import Perturb  # noqa: E402
-from cwdpo.pipeline import Node  # noqa: E402
 
 GRID = "methods"
 RESULT = Path(__file__).parent / "results" / "methods.md"

@@ -1,6 +1,6 @@
 """What every source of negatives does to held-out data of the demo world: writes results/negatives.md.
 
-The grid `negatives-demo` is computed first, seed 0 of it unless others are named (`negatives.py 0 1 2`); what is done
+The grid `negatives-study` is computed first, seed 0 of it unless others are named (`negatives.py 0 1 2`); what is done
 already is kept. Policies are judged as in `methods.py`, on the same held-out pairs. Nothing is asserted.
 """
 
@@ -15,9 +15,9 @@ from methods import COLUMNS, REPO, Study, made_by, table
 from cwdpo.base import files
 from cwdpo.cli.app import open_plan
 from cwdpo.experiment import Cell
-from cwdpo.pipeline import Node
+from cwdpo.graph import Node
 
-GRID = "negatives-demo"
+GRID = "negatives-study"
 RESULT = Path(__file__).parent / "results" / "negatives.md"
 
 

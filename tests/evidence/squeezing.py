@@ -1,6 +1,6 @@
 """Whether preference tuning squeezes, how much of it cooling removes, what early stopping saves: results/squeezing.md.
 
-The grid `squeezing-demo` is computed first (what is done already is kept); its configuration was committed before it
+The grid `squeezing-study` is computed first (what is done already is kept); its configuration was committed before it
 was run. Everything is read from the rows of its probes and from its scores. Nothing is asserted: "absent" is a result.
 """
 
@@ -29,7 +29,7 @@ from cwdpo.dynamics.rows import GRADES  # noqa: E402
 from cwdpo.jobs.plan import Plan  # noqa: E402
 from cwdpo.jobs.probed import Recorded, recorded  # noqa: E402
 
-GRID = "squeezing-demo"
+GRID = "squeezing-study"
 RESULT = Path(__file__).parent / "results" / "squeezing.md"
 STUDIED = ("easy__dpo", "easy__cw_dpo", "hard__dpo", "hard__cw_dpo")
 MEASURES = {
@@ -183,8 +183,8 @@ def document(study: Study) -> str:
     start = study.recorded(STUDIED[0], study.seeds[0]).probes
     assert start is not None
     about = (
-        f"Grid `{GRID}`, which was committed before it was run (754421b; `easy__dpo__stopped` was added when a"
-        " replay had shown that the rule would halve it), seeds"
+        f"Grid `{GRID}`, which was committed before it was run (754421b, then `squeezing-demo`;"
+        " `easy__dpo__stopped` was added when a replay had shown that the rule would halve it), seeds"
         f" {', '.join(map(str, study.seeds))}, mean ± standard deviation; {start.about['samples']} samples of the val"
         " split. Log-probabilities in nats per token; TV, JS (nats) and"
         " the change of everything is against the start of Stage 2; `vulnerable` is the share of probe pairs with a"

@@ -520,22 +520,34 @@ def test_ports_that_the_system_hands_out(tmp_path: Path) -> None:
     assert only(check_ports((20000, 32767), tmp_path / "none")).startswith("warning ports not checked: ")
 
 
-def test_ports_that_are_taken() -> None:
+def test_ports_that_are_taken(tmp_path: Path) -> None:
     with ExitStack() as stack:
-        for base in range(15000, 19000, 7):
-            sockets = [stack.enter_context(closing(socket.socket())) for _ in range(2)]
-            try:
-                for number, one in enumerate(sockets):
-                    one.bind(("127.0.0.1", base + number))
-                    one.listen()
-                break
-            except OSError:
-                continue
-        assert only(check_taken((base, base + 1))).startswith(
-            f"failure ports taken other programs listen on all of {base}-{base + 1} -> cluster profile: ports"
-        )
-        assert "listen on 2 of the 5 ports" in only(check_taken((base, base + 4)))
-        assert lines(check_taken((base, base + 99)))[0].startswith("ok ports taken")
+        base = next(base for base in range(10000, 14000, 7) if all(listened_to(stack, base + one) for one in range(2)))
+        kernel = Path("/proc/net/tcp").read_text().splitlines()
+    own = [line for line in kernel[1:] if int(line.split()[1].rpartition(":")[2], 16) in (base, base + 1)]
+    table = tmp_path / "tcp"  # other programs of this machine come and go
+    table.write_text("\n".join([kernel[0], *own]) + "\n")
+
+    def found(ports: int) -> str:
+        (line,) = lines(check_taken((base, base + ports - 1), (table,)))
+        return line
+
+    assert found(2).startswith(
+        f"failure ports taken other programs listen on all of {base}-{base + 1} -> cluster profile: ports"
+    )
+    assert "listen on 2 of the 5 ports" in found(5)
+    assert found(100).startswith("ok ports taken")
+
+
+def listened_to(stack: ExitStack, port: int) -> bool:
+    """Listen on a port until the stack ends; False where another program has it."""
+    one = stack.enter_context(closing(socket.socket()))
+    try:
+        one.bind(("127.0.0.1", port))
+        one.listen()
+    except OSError:
+        return False
+    return True
 
 
 def test_ranks_in_the_wrong_image() -> None:

@@ -26,11 +26,11 @@ from ruamel.yaml import YAML
 
 from cwdpo.base.store import Store
 from cwdpo.cli.submit import Lines
+from cwdpo.graph import Node
 from cwdpo.jobs import local
 from cwdpo.jobs.clusters import LocalCluster
 from cwdpo.jobs.prepare import _available_now
 from cwdpo.metrics.spice import JARS
-from cwdpo.pipeline import Node
 
 
 @pytest.fixture
@@ -41,7 +41,12 @@ def home(finished: Path, tmp_path: Path) -> Path:
 
 def value(tables: Any, case: str, metric: str) -> Any:
     """One cell of the first table of a JSON report."""
-    return next(row["values"][metric] for row in tables[0]["rows"] if row["case"] == case)
+    return next(row["entries"][metric] for row in tables[0]["rows"] if row["key"] == case)
+
+
+def gaps(tables: Any, case: str, metric: str) -> list[tuple[str, str]]:
+    """Kind and reason of what a cell lacks."""
+    return [(gap["kind"], gap["reason"]) for gap in value(tables, case, metric)["gaps"]]
 
 
 def row_of(home: Path, case: str, grid: Path = MICRO) -> dict[str, str]:
@@ -100,8 +105,8 @@ def test_a_failed_stage_stops_only_what_needs_it(home: Path, photographs: Path, 
     assert Path(failure[1].partition("log: ")[2]).is_file()
     tables = report(home, grid=mixed)
     assert value(tables, "photographs", "cider")["mean"] is None
-    (reason,) = value(tables, "photographs", "cider")["missing"]
-    assert reason.startswith("failed: ")
+    ((kind, reason),) = gaps(tables, "photographs", "cider")
+    assert kind == "failed"
     assert image.name in reason
     assert value(tables, "sft", "cider")["mean"] > 0
 
@@ -121,16 +126,18 @@ def test_damaged_artefacts_are_computed_again(home: Path, finished: Path) -> Non
     reference, score = node_of(home, "reference", "dpo/0"), node_of(home, "score", "dpo/0")
     rows = out(home, reference) / "reference.jsonl"
     rows.write_bytes(rows.read_bytes()[:-10])
-    (out(home, score) / "items.jsonl").unlink()
+    (out(home, score) / "items.parquet").unlink()
 
     found = states(home)
     damaged = {name for name, state in found.items() if state == "damaged"}
     assert damaged == {folder(home, reference).name, folder(home, score).name}
     assert {found[name] for name in found.keys() - damaged} == {"done"}
     assert row_of(home, "dpo")["score"] == "damaged"
-    cell = value(report(home), "dpo", "cider")
-    assert (cell["n"], cell["missing"]) == (1, ["damaged"])
-    assert [row["difference"] is None for row in report(home)[0]["rows"]] == [True, False, True, False]
+    tables = report(home)
+    reason = f"{folder(home, score).name}: items.parquet is missing or changed since it was written"
+    assert (value(tables, "dpo", "cider")["n"], gaps(tables, "dpo", "cider")) == (1, [("damaged", reason)])
+    differences = (row["entries"]["cider"]["difference"] for row in report(home, "--interval", "items")[0]["rows"])
+    assert [one is None for one in differences] == [True, False, True, False]
 
     shown = succeed(submit(home))
     assert f"reference {reference.id[:16]} is damaged: computing it again" in shown
@@ -146,7 +153,11 @@ def test_a_changed_byte_is_never_reported_or_trained_on(home: Path, finished: Pa
     text = score.read_text()
     score.write_text(text.replace('"items": 8', '"items": 9'))
     assert score.stat().st_size == len(text.encode())
-    assert value(report(home), "dpo", "cider")["missing"] == ["damaged"]
+    assert [kind for kind, _ in gaps(report(home), "dpo", "cider")] == ["damaged"]
+
+    why = succeed(cwdpo("why", "dpo/0", "-g", MICRO, "--home", home))
+    damaged = node_of(home, "score", "dpo/0")
+    assert f"{damaged.title} {damaged.id[:16]}: files are missing or changed" in why
 
     negatives = node_of(home, "negatives", "dpo/0")
     for node in (negatives, node_of(home, "score", "dpo/0")):
@@ -158,10 +169,20 @@ def test_a_changed_byte_is_never_reported_or_trained_on(home: Path, finished: Pa
     assert manifests(home) == manifests(finished)
 
 
+def test_what_is_gone_behind_a_finished_result_is_said_and_computed_again(home: Path, finished: Path) -> None:
+    stage1 = node_of(home, "stage1", "dpo/0")
+    forget(home, stage1)
+    why = succeed(cwdpo("why", "dpo/0", "-g", MICRO, "--home", home))
+    assert f"dpo/0: all done\n  but {stage1.title} {stage1.id[:16]}, which it was computed from, is missing" in why
+    succeed(submit(home))
+    assert succeed(cwdpo("why", "dpo/0", "-g", MICRO, "--home", home)) == "dpo/0: all done\n"
+    assert manifests(home) == manifests(finished)
+
+
 def test_nothing_computed_is_missing_in_a_report(tmp_path: Path) -> None:
     tables = report(tmp_path / "home")
     assert {value(tables, case, "cider")["mean"] for case in ("base", "sft", "dpo", "cw_dpo")} == {None}
-    assert value(tables, "base", "cider")["missing"] == ["missing"]
+    assert gaps(tables, "base", "cider") == [("missing", "")]
 
 
 # Java
@@ -190,14 +211,17 @@ def test_without_java_only_cells_are_missing(home: Path, finished: Path, tmp_pat
     summary = json.loads((out(home, score) / "scores.json").read_text())
     assert set(summary["metrics"].values()) == {None}
     assert all(reason.startswith("not available: Java not found") for reason in summary["unavailable"].values())
-    cell = value(report(home), "dpo", "cider")
+    tables = report(home)
+    cell = value(tables, "dpo", "cider")
     assert cell["n"] == 1
     assert cell["std"] is None
-    assert "not available: Java not found" in cell["missing"][0]
+    ((kind, reason),) = gaps(tables, "dpo", "cider")
+    assert kind == "not available"
+    assert reason.startswith("Java not found")
     succeed(cwdpo("report", "-g", MICRO, "--home", home))
     text = (home / "grids" / "micro" / "report.md").read_text()
-    assert " (n=1, rest not available) |" in text
-    assert "dpo: not available: Java not found: install a Java runtime" in text
+    assert " (n=1, 1 not available) |" in text
+    assert "not available: Java not found: install a Java runtime" in text
     assert "0 computed now" in succeed(submit(home, **no_java))
 
     shown = succeed(submit(home))

@@ -13,9 +13,9 @@ from ruamel.yaml import YAML
 from cwdpo.base import files
 from cwdpo.base.sources import source_digests
 from cwdpo.base.store import Store
+from cwdpo.graph import Node
 from cwdpo.jobs.job import write_job
 from cwdpo.jobs.slurm.elements import elements
-from cwdpo.pipeline import Node
 
 SPLIT = "execution.split=3"
 

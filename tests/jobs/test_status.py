@@ -15,9 +15,9 @@ from pretend import pretend_done, pretend_ended, write_grid
 from cwdpo.base import files
 from cwdpo.base.store import Store
 from cwdpo.experiment import load_grid
+from cwdpo.graph import Node
 from cwdpo.jobs.plan import Plan, Shown, make_plan
 from cwdpo.jobs.status import COLUMNS, grid_status
-from cwdpo.pipeline import Node
 
 
 def small(folder: Path, **sizes: int) -> Plan:
@@ -112,7 +112,7 @@ def test_each_file_that_says_done_is_read_once(tmp_path: Path, monkeypatch: pyte
     pretend_done(plan, plan.nodes)
     read: Counter[str] = Counter()
     real = files.read_json
-    monkeypatch.setattr(files, "read_json", lambda path: read.update([str(path)]) or real(path))
+    monkeypatch.setattr(files, "read_json", lambda path, *how: read.update([str(path)]) or real(path, *how))
     status = grid_status(plan)
     assert set(status.states.values()) == {"done"}
     assert sorted(read) == sorted(str(node.artefact(plan.store).folder / "DONE") for node in plan.nodes)
@@ -131,8 +131,8 @@ def test_what_was_read_is_not_held(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     held: list[int] = []
     real = files.read_json
 
-    def counted(path: Path) -> Content:
-        content = Content(real(path))
+    def counted(path: Path, *how: Any) -> Content:
+        content = Content(real(path, *how))
         read.append(weakref.ref(content))
         held.append(sum(one() is not None for one in read))
         return content
@@ -219,7 +219,7 @@ def test_many_cases_are_folded_to_those_of_the_file(tmp_path: Path) -> None:
     ]
     folded = shown("plan", plan)
     assert ["stage2", "120", "120", "missing"] in [line.split() for line in folded]
-    assert folded[-1] == f"120 cells, {len(plan.nodes)} distinct stages (1560 if nothing were shared), 0 done"
+    assert f"120 cells, {len(plan.nodes)} distinct stages (1560 if nothing were shared), 0 done" in folded
     assert len(shown("plan", plan, "--all")) > len(plan.nodes)
 
 

@@ -78,7 +78,7 @@ def test_a_java_of_another_machine_is_a_reason(tmp_path, monkeypatch):
 
 
 def test_a_dead_meteor_leaves_the_other_columns(monkeypatch):
-    monkeypatch.setattr("cwdpo.metrics.meteor._idle", [])  # none kept from a test before
+    monkeypatch.setattr("cwdpo.metrics.meteor._up", [])  # none kept from a test before
     monkeypatch.setattr("cwdpo.metrics.meteor.jar", lambda name: "/no/such.jar")
     scores = score_captions(CANDIDATES, REFERENCES)
     assert scores.corpus["meteor"] is None

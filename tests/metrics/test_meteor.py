@@ -2,11 +2,13 @@ import os
 import random
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from cwdpo.base.errors import NotAvailable
-from cwdpo.metrics.meteor import Meteor, kept_meteor, meteor_of
+from cwdpo.metrics.meteor import HEAP_MB, Meteor, kept_meteor, meteor_of
 
 
 @pytest.fixture(scope="module")
@@ -133,15 +135,64 @@ def test_a_missing_java_is_not_available(monkeypatch):
         pass
 
 
-def test_a_kept_meteor_serves_again_and_a_failed_one_does_not(monkeypatch):
-    monkeypatch.setattr("cwdpo.metrics.meteor._idle", [])
+@pytest.fixture
+def none_up(monkeypatch):
+    """No METEOR kept from a test before, none left to the next."""
+    up = []
+    monkeypatch.setattr("cwdpo.metrics.meteor._up", up)
+    yield
+    for running in up:
+        running.close()
+
+
+def test_a_kept_meteor_serves_again_and_a_failed_one_does_not(none_up, fake_java):
+    fake_java('while read line; do echo "$$"; done')
     with kept_meteor() as first:
-        before = first.statistics("a cat sits", ["the cat sat down"])
+        process = first._ask("who?", replies=1)
     with kept_meteor() as second:
         assert second is first
-        assert second.statistics("a cat sits", ["the cat sat down"]) == before
+        assert second._ask("who?", replies=1) == process
     with pytest.raises(KeyError), kept_meteor():
         raise KeyError
     assert first._process.poll() is not None
     with kept_meteor() as third:
         assert third is not first
+
+
+def test_threads_share_one_meteor(none_up, fake_java):
+    fake_java('while read line; do echo "$$"; done')
+    using, most = [], []
+
+    def use(_):
+        with kept_meteor() as meteor:
+            using.append(meteor)
+            most.append(len(using))
+            process = meteor._ask("who?", replies=1)
+            using.remove(meteor)
+        return process[0]
+
+    with ThreadPoolExecutor(8) as pool:
+        processes = list(pool.map(use, range(24)))
+    assert len(set(processes)) == 1
+    assert max(most) == 1
+
+
+def test_what_is_used_inside_itself_is_the_same_and_fails_once(none_up, fake_java):
+    fake_java("exec sleep 60")
+    with kept_meteor() as outer, kept_meteor() as inner:
+        assert inner is outer
+    assert is_running(outer)
+    with pytest.raises(KeyError), kept_meteor(), kept_meteor():
+        raise KeyError
+    assert not is_running(outer)
+
+
+def test_long_captions_fit_into_the_memory(meteor):
+    generator = random.Random(0)
+    texts = [" ".join(random_caption(generator) for _ in range(60)) for _ in range(6)]
+    assert HEAP_MB <= 1024
+    assert meteor.statistics(texts[0], texts[1:])[0] > 150
+    status = Path(f"/proc/{meteor._process.pid}/status")
+    if status.exists():
+        peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        assert int(peak.split()[1]) < 1_300_000  # kB: the heap's limit and what Java takes beside it

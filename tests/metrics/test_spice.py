@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,13 @@ def test_every_item_has_its_own_score(scored):
 def test_a_crash_is_a_reason(stand_in):
     with pytest.raises(NotAvailable, match=r"SPICE died \(exit code 1\): .*the stand-in was told to crash"):
         spice(["crash"], [["a bus"]])
+
+
+def test_threads_run_one_process_at_a_time(stand_in, fake_java, tmp_path):
+    # The folder is the lock: a second java beside the first cannot make it and dies.
+    fake_java(f'mkdir "{tmp_path}/running" || exit 3; sleep 0.1; rmdir "{tmp_path}/running"; echo "[]" > out.json')
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda _: spice([], []), range(8))) == [[]] * 8
 
 
 def test_a_hanging_process_is_stopped(stand_in):

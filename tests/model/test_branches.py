@@ -32,11 +32,11 @@ PROMPT = "Describe the image."
 TEXTS = ["a small red circle at the top left", "three large blue squares", "User: Assistant:", PROMPT] * 10
 POLICY = Policy(dtype="float32")
 ITEMS = [  # neither images nor prompts of one length, and not sorted by it
-    Prompted("a", "wide.png", "Describe the small image at the top left."),
-    Prompted("b", "square.png", PROMPT),
-    Prompted("c", "small.png", PROMPT),
-    Prompted("d", "square.png", "Describe the image in three words."),
-    Prompted("e", "wide.png", "Describe"),
+    Prompted.about("a", "wide.png", "Describe the small image at the top left."),
+    Prompted.about("b", "square.png", PROMPT),
+    Prompted.about("c", "small.png", PROMPT),
+    Prompted.about("d", "square.png", "Describe the image in three words."),
+    Prompted.about("e", "wide.png", "Describe"),
 ]
 SIZES = {"square.png": (64, 64), "wide.png": (32, 64), "small.png": (32, 32)}
 DECODINGS = {

@@ -25,6 +25,7 @@ from cwdpo.data.encoding import Collator
 from cwdpo.data.layout import ResponseBatch, separate_rows
 from cwdpo.data.records import read_records
 from cwdpo.data.samples import Sample
+from cwdpo.graph import Node
 from cwdpo.model.config import Checkpoint, FullTuning, Lora, Policy, checkpoint_folder
 from cwdpo.model.decoding import Decoding
 from cwdpo.model.generate import Prompted, generate
@@ -40,7 +41,7 @@ from cwdpo.model.load import (
 )
 from cwdpo.model.logps import response_logps
 from cwdpo.model.tiny import TinyQwen, build_tiny_qwen
-from cwdpo.pipeline import STAGES, Node
+from cwdpo.pipeline import STAGES
 
 PROMPT = "Describe the image."
 TEXTS = ["a small red circle at the top left", "three large blue squares", "User: Assistant:", PROMPT] * 10
@@ -243,7 +244,7 @@ def test_generation_of_a_padded_block_equals_one_by_one(family: Family) -> None:
     collator = family.collator()
     model = scramble(add_lora(family.model(), Lora(rank=2, alpha=4), 0)).eval()
     replica = SimpleNamespace(model=model, processor=collator.processor, device="cpu", lockstep=False)
-    items = [Prompted(sample.id, sample.image, sample.prompt) for sample, _ in ROWS]
+    items = [Prompted.about(sample.id, sample.image, sample.prompt) for sample, _ in ROWS]
     decoding = Decoding(max_new_tokens=12)
     together = generate(replica, collator, items, decoding, seed=0)
     alone = [generate(replica, collator, [item], decoding, seed=0)[0] for item in items]

@@ -29,13 +29,13 @@ from cwdpo.data.encoding import Collator
 from cwdpo.data.records import Record, read_records, write_records
 from cwdpo.data.samples import Sample
 from cwdpo.data.views import View, noised
+from cwdpo.graph import Node, Outside
 from cwdpo.jobs.events import events
 from cwdpo.model.config import Lora, Policy
 from cwdpo.model.load import add_lora, load_lora, load_model, load_policy_processor
 from cwdpo.model.tiny import TinyQwen, build_tiny_qwen
 from cwdpo.negatives import answers, critique
 from cwdpo.negatives.answers import AnswersOf, question_id
-from cwdpo.pipeline import Node, Outside
 
 SIZES = ((64, 64), (64, 128), (96, 96))  # 16, 32 and 36 tokens, so that blocks hold rows of different lengths
 POLICY = {"dtype": "float32", "min_pixels": 1024, "max_pixels": 16384}

@@ -18,8 +18,8 @@ from endpoints import Fault, Standin, ask, record, serving, texts_of
 
 from cwdpo.base import files
 from cwdpo.base.errors import ConfigError, DataError, Interrupted, NotAvailable
-from cwdpo.negatives.llm.endpoint import Endpoint
-from cwdpo.negatives.llm.replies import Replies, Reply, Request
+from cwdpo.endpoint.replies import Replies, Reply, Request
+from cwdpo.endpoint.settings import Endpoint
 from cwdpo.negatives.written import Written
 
 KEY = "sk-this-is-secret-4711"

@@ -15,7 +15,7 @@ from test_llm_asking import KEY, rewrites
 
 from cwdpo.base.files import read_jsonl
 from cwdpo.data.records import write_records
-from cwdpo.pipeline import Node
+from cwdpo.graph import Node
 
 COUNT = 12
 RECORDS = [record(number, f"A red ball {number}.") for number in range(COUNT)]

@@ -19,15 +19,15 @@ from cwdpo.base.context import StageContext
 from cwdpo.base.errors import ConfigError, DataError, NotAvailable
 from cwdpo.base.files import write_jsonl
 from cwdpo.base.runtime import Execution, Rank
+from cwdpo.endpoint import asking, client
+from cwdpo.endpoint.asking import Asking
+from cwdpo.endpoint.exchange import Settled
+from cwdpo.endpoint.replies import Replies, Reply, Request
+from cwdpo.endpoint.settings import Endpoint
 from cwdpo.model.decoding import Decoding
 from cwdpo.negatives.answers import Answers, question_id
-from cwdpo.negatives.llm import asking, client
-from cwdpo.negatives.llm.asking import Asking
-from cwdpo.negatives.llm.endpoint import Endpoint
-from cwdpo.negatives.llm.replies import Replies, Reply, Request
 from cwdpo.negatives.llm.revise import Revise
 from cwdpo.negatives.llm.rows import replies_of, row_of
-from cwdpo.negatives.llm.task import Settled
 
 NOWHERE = Standin(rewrites, url="http://127.0.0.1:9/v1")
 MANY = [record(number, f"A red ball {number}.") for number in range(80)]

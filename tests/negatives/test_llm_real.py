@@ -15,8 +15,8 @@ from PIL import Image
 from workers import made_once
 
 from cwdpo.base.errors import ConfigError
+from cwdpo.endpoint.replies import Request
 from cwdpo.model.tiny import TinyQwen, build_tiny_qwen
-from cwdpo.negatives.llm.replies import Request
 from cwdpo.negatives.llm.rewrite import Rewrite
 from cwdpo.negatives.llm.task import Question
 from cwdpo.negatives.written import Written

@@ -10,13 +10,14 @@ import pytest
 from cwdpo.base.config import validate
 from cwdpo.base.errors import ConfigError
 from cwdpo.data.records import Record
-from cwdpo.negatives.llm.client import seconds_asked
-from cwdpo.negatives.llm.endpoint import Endpoint
-from cwdpo.negatives.llm.replies import Reply, Request
-from cwdpo.negatives.llm.spending import Spending
+from cwdpo.endpoint.client import seconds_asked
+from cwdpo.endpoint.exchange import Unfit, data_uri
+from cwdpo.endpoint.replies import Reply, Request
+from cwdpo.endpoint.settings import Endpoint
+from cwdpo.endpoint.spending import Spending
 from cwdpo.negatives.llm.stage import LlmSpec
-from cwdpo.negatives.llm.structured import Structured, Unfit, parse
-from cwdpo.negatives.llm.task import Question, Task, data_uri
+from cwdpo.negatives.llm.structured import Structured, parse
+from cwdpo.negatives.llm.task import Question, Task
 from cwdpo.negatives.llm.vision_errors import VISION_ERRORS, described
 from cwdpo.negatives.written import Written
 

@@ -18,9 +18,9 @@ from harness import Micro
 from cwdpo.base import files
 from cwdpo.base.store import Store
 from cwdpo.experiment import load_grid
+from cwdpo.graph import Node
 from cwdpo.jobs.events import curve
 from cwdpo.jobs.plan import Plan, make_plan
-from cwdpo.pipeline import Node
 
 STEPS = 2
 PERTURB = {"source": "perturb"}

@@ -382,7 +382,7 @@ def test_the_shipped_prompt_shows_everything_three_criteria_and_two_examples() -
 
 def test_sources_of_a_grid_share_what_they_ask_of_one_policy(tmp_path: Path) -> None:
     """SFT's result: beams, greedy (SeVa, SIMA), noised, sampled. SFT-C's: beams, greedy, samples (alone and mixed)."""
-    plan = make_plan(load_grid("negatives-demo", {"seeds": [0]}), Store(tmp_path))
+    plan = make_plan(load_grid("negatives-study", {"seeds": [0]}), Store(tmp_path))
     stages = Counter(node.stage.name for node in plan.nodes)
     assert (stages["answers"], stages["critique"]) == (4 + 3, 1)
     trained = {cell: wired.policy for cell, wired in plan.wired.items()}

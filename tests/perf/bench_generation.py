@@ -95,7 +95,7 @@ def draw_images(folder: Path, sizes: tuple[tuple[int, int], ...]) -> list[Prompt
         width, height = sizes[number % len(sizes)]
         pixels = (torch.rand(height, width, 3, generator=generator) * 255).byte()
         Image.fromarray(pixels.numpy()).save(folder / f"{number}.png")
-    return [Prompted(str(number), f"{number}.png", "Describe the image briefly.") for number in range(ITEMS)]
+    return [Prompted.about(str(number), f"{number}.png", "Describe the image briefly.") for number in range(ITEMS)]
 
 
 def work(replica: Any, collator: Collator, items: list[Prompted], decoding: Decoding, once: bool) -> Work:

@@ -18,10 +18,10 @@ from processes import Cost, Line, cheapest, cost, cwdpo
 from cwdpo.base import files
 from cwdpo.base.store import Store
 from cwdpo.experiment import load_grid
+from cwdpo.graph import Node
 from cwdpo.jobs.job import job_content
 from cwdpo.jobs.plan import Plan, make_plan
 from cwdpo.jobs.prepare import prepare
-from cwdpo.pipeline import Node
 
 CELLS = {
     "1,000": {"first": 5, "second": 10, "seeds": 10},
@@ -30,6 +30,8 @@ CELLS = {
 BENCHMARKS = {"12": {"first": 2, "second": 1, "seeds": 3}, "120": {"first": 4, "second": 5, "seeds": 3}}
 """Fewer cells, each with a score of as many items as COCO's test split has."""
 ITEMS, COCO_ITEMS = 20, 5_000
+INTERVALS = ("seeds+items", "items")
+"""What reads the values per item."""
 HOMES = {"nothing done": "empty", "15 of 16 done": "partly", "all done": "finished"}
 """How a store is called here -> its folder."""
 
@@ -43,9 +45,12 @@ def main() -> None:
         for cells in BENCHMARKS:
             python("write", home / cells, cells, COCO_ITEMS)
         found = {cells: cheapest(lines(home / cells), rounds=1) for cells in CELLS}
-        reports = {cells: cost(command("report", home / cells, "finished")) for cells in BENCHMARKS}
+        by_items = {kind: [by_items_of(home / cells, kind) for cells in BENCHMARKS] for kind in INTERVALS}
     rows = [row(name, *(found[cells][name] for cells in CELLS)) for name in found["1,000"]]
-    rows.append(row(f"report, {COCO_ITEMS:,} items a score (12 and 120 cells)", *reports.values()))
+    rows += [
+        row(f"report --interval {kind}, {COCO_ITEMS:,} items a score (12 and 120 cells)", *costs)
+        for kind, costs in by_items.items()
+    ]
     columns = (
         "what",
         *(f"CPU seconds, {cells} cells" for cells in CELLS),
@@ -56,11 +61,12 @@ def main() -> None:
 
 
 NOTES = (
-    f"Made-up stores on a local disk: 3,108 and 30,208 distinct stages, {ITEMS} items a score but in the last row."
+    f"Made-up stores on a local disk: 3,108 and 30,208 distinct stages, {ITEMS} items a score but in the last rows."
     " Whole processes, start included, each once; CPU time, which other work on the machine disturbs less than the"
     " clock. Where 1 of 16 cells is not done, half of those failed while they generated and half were not begun. Before"
     " the first job: reading the grid, wiring it, preparing the store, writing grid.json and plan.json, and the content"
-    " of a job for every stage. The last row has 12 and 120 cells instead."
+    " of a job for every stage. A report again, of a store that nothing was written to since, compares the times of"
+    " change of all that was looked at and reads no more. The last rows have 12 and 120 cells instead."
 )
 
 
@@ -74,12 +80,18 @@ def command(name: str, folder: Path, home: str, *options: str) -> Line:
     return cwdpo(name, *options, "-g", folder / "big.yaml", "--home", folder / home)
 
 
+def by_items_of(folder: Path, kind: str) -> Cost:
+    """A report that reads the values per item."""
+    return cost(command("report", folder, "finished", "--interval", kind))
+
+
 def lines(folder: Path) -> dict[str, Line]:
     """Name -> command, for one grid."""
     found = {f"{name}, {label}": command(name, folder, HOMES[label]) for name in ("plan", "status") for label in HOMES}
     for label in ("15 of 16 done", "all done"):
         found[f"report, {label}"] = command("report", folder, HOMES[label])
-    for name in ("plan --all", "status --all", "status --json", "report --json"):
+        found[f"report again, unchanged, {label}"] = command("report", folder, HOMES[label])
+    for name in ("plan --all", "status --all", "status --json", "report --json", "report --format=html"):
         found[f"{name}, all done"] = command(*name.split()[:1], folder, "finished", *name.split()[1:])
     found["before the first job"] = (sys.executable, __file__, "prepare", folder / "big.yaml", folder / "new")
     return found

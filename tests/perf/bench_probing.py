@@ -25,8 +25,8 @@ from cwdpo.base.store import Store
 from cwdpo.dynamics.rows import KINDS
 from cwdpo.dynamics.samples import NAME, SETTINGS, ProbeSample
 from cwdpo.dynamics.settings import Probe, ProbeSet
+from cwdpo.graph import Node
 from cwdpo.jobs.events import curve, events
-from cwdpo.pipeline import Node
 
 STEPS = 8
 POINTS = (Point(256, 16),)

@@ -34,7 +34,9 @@ def cwdpo(*arguments: object) -> Line:
 def cost(line: Line) -> Cost:
     """Run a command to its end; raises `CalledProcessError` where it fails."""
     words = [*map(str, line)]
-    process = subprocess.Popen(words, cwd=REPO, env={**os.environ, "PYTHONPATH": str(REPO)}, stdout=subprocess.DEVNULL)
+    environment = {**os.environ, "PYTHONPATH": str(REPO)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # who uses it does not compile it anew with every command
+    process = subprocess.Popen(words, cwd=REPO, env=environment, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:

@@ -8,6 +8,8 @@ from typing import Any
 
 from training_world import Point
 
+from cwdpo.jobs.forecast.dimensions import released
+
 MERGED = 4
 """Patches of an image token."""
 
@@ -32,19 +34,16 @@ class Size:
         return int(self.text["hidden_size"])
 
 
-VISION = {"depth": 32, "hidden_size": 1280, "num_heads": 16, "intermediate_size": 3420, "window_size": 112}
+def _released(name: str) -> Size:
+    """Of a released checkpoint, as `cwdpo plan` knows it."""
+    found = released()[f"Qwen/Qwen2.5-VL-{name}-Instruct"]
+    text = {**found["text_config"], "max_position_embeddings": 128000}
+    return Size(text, found["vision_config"], found["tie_word_embeddings"])
+
 
 SIZES = {
-    "3b": Size(
-        {"hidden_size": 2048, "intermediate_size": 11008, "num_hidden_layers": 36, "num_attention_heads": 16,
-         "num_key_value_heads": 2, "vocab_size": 151936, "max_position_embeddings": 128000},
-        {**VISION, "fullatt_block_indexes": [7, 15, 23, 31]}, tied=True,
-    ),
-    "7b": Size(
-        {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28,
-         "num_key_value_heads": 4, "vocab_size": 152064, "max_position_embeddings": 128000},
-        {**VISION, "fullatt_block_indexes": [7, 15, 23, 31]}, tied=False,
-    ),
+    "3b": _released("3B"),
+    "7b": _released("7B"),
     "tiny": Size(
         {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2, "num_attention_heads": 2,
          "num_key_value_heads": 1, "vocab_size": 8192, "max_position_embeddings": 2048},

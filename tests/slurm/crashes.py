@@ -65,7 +65,7 @@ class Faults:
 
 def file_name(point: str) -> str:
     """How a point is called in `Faults.fired`."""
-    return re.sub(r"\W+", "-", point)
+    return re.sub(r"[^\w~]+", "-", point)
 
 
 @dataclass(frozen=True)

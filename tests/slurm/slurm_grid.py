@@ -17,9 +17,9 @@ import pretend
 from cluster import Cluster, wait_until
 
 from cwdpo.base.store import Artefact
+from cwdpo.graph import Node
 from cwdpo.jobs.plan import Plan
 from cwdpo.jobs.slurm.ledger import Ledger, Record
-from cwdpo.pipeline import Node
 
 SIBLINGS = commands.GRIDS / "siblings.yaml"
 LANES = commands.GRIDS / "lanes.yaml"

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from cluster import Cluster, wait_until
 
+pytestmark = pytest.mark.campaign  # what is relied on of Slurm itself
+
 
 @pytest.fixture(autouse=True)
 def _empty_queue(request: pytest.FixtureRequest) -> Iterator[None]:

@@ -25,16 +25,16 @@ ONE_SEED = ("seeds=[0]",)
 
 
 def test_two_nodes_of_two_tasks_give_the_results_of_one_machine(slurm: Cluster, tmp_path: Path) -> None:
-    """All stages, in two cells: 2 nodes x 2 tasks a training, against four processes of this machine.
+    """All stages, in one cell: 2 nodes x 2 tasks a training, against four processes of this machine.
 
     What answers or scores is split over two elements.
     """
     content = YAML(typ="safe").load(commands.MICRO)
-    content["cases"] = {case: content["cases"][case] for case in ("sft", "cw_dpo")}
+    content["cases"] = {case: content["cases"][case] for case in ("cw_dpo",)}
     YAML().dump(content, tmp_path / "micro.yaml")
     run = Run(slurm, tmp_path / "home", tmp_path / "micro.yaml", (*ONE_SEED, "execution.split=2"))
     shown = run.ok("submit", "--watch")
-    assert re.search(r"job \d+: train x 2, after afterok:\d+_0", shown), shown
+    assert re.search(r"job \d+: train x 1, after afterok:\d+_0", shown), shown
     assert "stages done, 0 jobs in the queue" in shown, shown
     again = run.ok("submit")
     assert "job " not in again.replace("jobs", ""), "nothing is submitted twice"
@@ -50,8 +50,9 @@ def test_two_nodes_of_two_tasks_give_the_results_of_one_machine(slurm: Cluster, 
 
 @pytest.fixture(scope="session")
 def calm(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Home of the four lanes, undisturbed, with the ranks they have on Slurm."""
-    return workers.made_once(tmp_path_factory, "calm", lambda folder: locally(folder / "home", LANES, 2)) / "home"
+    """Home of two lanes, undisturbed, with the ranks they have on Slurm."""
+    made = workers.made_once(tmp_path_factory, "calm", lambda to: locally(to / "home", LANES, 2, "seeds=[0,1]"))
+    return made / "home"
 
 
 def rank_of(run: Run, element: str) -> int:
@@ -64,39 +65,64 @@ def rank_of(run: Run, element: str) -> int:
     return max(map(int, found.stdout.split()))
 
 
-def test_faults_change_nothing(slurm: Cluster, calm: Path, tmp_path: Path) -> None:
-    """A killed rank, a dead node, a preemption, a cancelled job, one a lane; then all is there, to the last bit."""
-    run = Run(slurm, tmp_path / "home", LANES, nodes=1)
+def under_way(run: Run, lane: int) -> str:
+    """Slurm's id of a training that is submitted now, once it is at work."""
+    replace(run, settings=(f"seeds=[{lane}]",)).ok("submit")
+    wait_until(lambda: run.steps("stage1", f"sft/{lane}") >= 25, 240, f"lane {lane} trains")
+    return run.element("stage1", f"sft/{lane}")
 
-    def training(lane: int) -> str:
-        """Slurm's id of a training that was submitted just now and is at work."""
-        replace(run, settings=(f"seeds=[{lane}]",)).ok("submit")
-        wait_until(lambda: run.steps("stage1", f"sft/{lane}") >= 25, 240, f"lane {lane} trains")
-        return run.element("stage1", f"sft/{lane}")
 
-    os.kill(rank_of(run, training(0)), signal.SIGKILL)
-    job = training(1)
-    node = slurm.run("squeue", "--noheader", "--jobs", job, "--format", "%B")
-    slurm.kill_node(node)
-    slurm.wait_for("PENDING", job)
-    slurm.revive_node(node)
-    job = training(2)
-    urgent = slurm.sbatch("sleep 1", "--partition=high", "--nodes=4", "--gpus-per-node=2")
-    slurm.wait_for("PENDING", job)
-    slurm.wait_for("COMPLETED", urgent)
-    slurm.run("scancel", training(3))
+def lose_node(cluster: Cluster, job: str) -> None:
+    """The first node of a job dies, and comes back once Slurm has noticed."""
+    node = cluster.run("squeue", "--noheader", "--jobs", job, "--format", "%B")
+    cluster.kill_node(node)
+    cluster.wait_for("PENDING", job)
+    cluster.revive_node(node)
+
+
+def preempt(cluster: Cluster, job: str) -> None:
+    """More urgent work takes a job's nodes for a while."""
+    urgent = cluster.sbatch("sleep 1", "--partition=high", "--nodes=4", "--gpus-per-node=2")
+    cluster.wait_for("PENDING", job)
+    cluster.wait_for("COMPLETED", urgent)
+
+
+def all_is_there(run: Run, calm: Path, lanes: int) -> None:
+    """After a cancelled last lane was noticed and submitted again: every bit, and a second start of each lane."""
+    last = f"sft/{lanes - 1}"
     watched = run.cwdpo("reconcile", "--watch")
     assert watched.returncode == 1, watched.stdout + watched.stderr
     assert "took away" in watched.stdout, "what waits for the cancelled training would wait for ever"
-    shown = run.cwdpo("why", "sft/3")
+    shown = run.cwdpo("why", last)
     assert shown.returncode == 1
     assert "cancelled" in shown.stdout
     rows = json.loads(run.ok("status", "--json"))["cells"]
-    assert [row["stages"]["score"] for row in rows] == ["done", "done", "done", "blocked"]
+    assert [row["stages"]["score"] for row in rows] == [*["done"] * (lanes - 1), "blocked"]
     run.ok("submit", "--watch")
     same(run, calm)
-    starts = [len(list(run.artefact("stage1", f"sft/{lane}").attempts.iterdir())) for lane in range(4)]
+    starts = [len(list(run.artefact("stage1", f"sft/{lane}").attempts.iterdir())) for lane in range(lanes)]
     assert min(starts) >= 2, starts
+
+
+def test_faults_change_nothing(slurm: Cluster, calm: Path, tmp_path: Path) -> None:
+    """A dead node and a cancelled job; then all is there, to the last bit."""
+    run = Run(slurm, tmp_path / "home", LANES, ("seeds=[0,1]",), nodes=1)
+    lose_node(slurm, under_way(run, 0))
+    slurm.run("scancel", under_way(run, 1))
+    all_is_there(run, calm, 2)
+
+
+@pytest.mark.campaign
+def test_more_faults_change_nothing(slurm: Cluster, tmp_path: Path) -> None:
+    """A killed rank, a dead node, a preemption, a cancelled job, one a lane."""
+    calm = locally(tmp_path / "calm", LANES, 2)
+    run = Run(slurm, tmp_path / "home", LANES, nodes=1)
+    under_way(run, 0)
+    os.kill(rank_of(run, run.element("stage1", "sft/0")), signal.SIGKILL)
+    lose_node(slurm, under_way(run, 1))
+    preempt(slurm, under_way(run, 2))
+    slurm.run("scancel", under_way(run, 3))
+    all_is_there(run, calm, 4)
 
 
 class Hurried:
@@ -146,6 +172,7 @@ def is_beyond(training: Hurried, step: int) -> bool:
     return max(training.steps(), default=0) > step
 
 
+@pytest.mark.campaign
 def test_a_time_limit_that_is_too_short(slurm: Cluster, calm: Path, tmp_path: Path) -> None:
     """A minute, of which Slurm takes back a third to save in: trainings go through the queue and lose no step.
 

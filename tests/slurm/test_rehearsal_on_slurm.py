@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 
 import commands
+import pytest
 from cluster import Cluster
 from ruamel.yaml import YAML
 from slurm_grid import Run
 
 
+@pytest.mark.campaign
 def test_a_rehearsal_is_left_alone_then_joined(slurm: Cluster, tmp_path: Path) -> None:
     """Submitted and left; a second one is refused, waited for with --watch, and prune knows what is under way."""
     content = YAML(typ="safe").load(commands.MICRO)

@@ -62,9 +62,9 @@ class CutOff:
     cancelled: str
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="module")
 def cut_off(accounted: Cluster, tmp_path_factory: pytest.TempPathFactory) -> CutOff:
-    """Begun before all other tests: Slurm looks at time limits twice a minute only."""
+    """Slurm looks at time limits twice a minute only."""
     run = sweep(accounted, tmp_path_factory.mktemp("cut_off"))
     run.work.rule("stage1", hold=True, deaf=True)
     run.ok("submit")
@@ -109,6 +109,7 @@ def job_log(run: Run, index: int) -> str:
     return (run.records("train")[-1] / "logs" / f"{index}.out").read_text()
 
 
+@pytest.mark.campaign
 def test_where_requeue_is_refused_another_job_goes_on(no_requeue: Cluster, tmp_path: Path) -> None:
     """A `scontrol` that refuses (made up: this Slurm allows it to everybody) is first on the PATH of the jobs."""
     refuse = '[[ $1 != requeue ]] || { echo "scontrol: error: Access/permission denied" >&2; exit 1; }'
@@ -190,6 +191,7 @@ def at_work_again(run: Run, element: str) -> None:
 # Accounting
 
 
+@pytest.mark.campaign
 def test_accounting_tells_ends_apart_that_left_no_trace(cut_off: CutOff) -> None:
     """Cut off by the time limit, cancelled by hand while running, and while waiting; the controller has forgotten."""
     run, late, running = cut_off.run, cut_off.late, cut_off.cancelled
@@ -204,6 +206,7 @@ def test_accounting_tells_ends_apart_that_left_no_trace(cut_off: CutOff) -> None
     run.cluster.cancel_all()
 
 
+@pytest.mark.campaign
 def test_a_job_that_takes_more_memory_than_it_said(accounted: Cluster, tmp_path: Path) -> None:
     """Slurm ends it: each time it is to take less, until there is nothing less to take."""
     run = sweep(accounted, tmp_path, "seeds=[0]", more="sbatch: {mem-per-cpu: 200M}")

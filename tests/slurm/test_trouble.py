@@ -62,8 +62,9 @@ def test_one_element_fails_and_its_siblings_do_not(queue: Cluster, tmp_path: Pat
     home = run.home / "grids" / "siblings"
     for name in ("the collector's", "ours"):
         report = (home / "report.md").read_text()
-        assert report.count("(n=2, rest failed)") == 4, f"{name}: two seeds are in the table: {report}"
-        assert "\nsft: failed: data: images/7.png: cannot be decoded.\n" in report, f"{name}: {report}"
+        assert report.count("(n=2, 1 failed)") == 4, f"{name}: two seeds are in the table: {report}"
+        reason = "failed: stage1: data: images/7.png: cannot be decoded (sft seed 1)."
+        assert reason in report, f"{name}: {report}"
         run.ok("report")
     gaps = json.loads((home / "gaps.json").read_text())
     assert list(gaps) == ["sft/1"]
@@ -73,8 +74,8 @@ def test_one_element_fails_and_its_siblings_do_not(queue: Cluster, tmp_path: Pat
     assert why.returncode == 1
     lines = [line.strip() for line in why.stdout.splitlines()]
     assert lines[0] == "sft/1: not done, because"
-    assert re.fullmatch(r"score \w{16}: waits for generate \w{8}", lines[1]), why.stdout
-    assert re.fullmatch(r"generate \w{16}: waits for stage1 \w{8}", lines[2]), why.stdout
+    assert re.fullmatch(r"score captions \w{16}: waits for generate captions \w{8}", lines[1]), why.stdout
+    assert re.fullmatch(r"generate captions \w{16}: waits for stage1 \w{8}", lines[2]), why.stdout
     assert re.fullmatch(r"stage1 \w{16}: failed once: data: images/7.png: cannot be decoded", lines[3]), why.stdout
     assert "| images/7.png: cannot be decoded" in lines
     assert any(re.fullmatch(r"job \d+_1 on node\d", line) for line in lines), why.stdout
@@ -95,7 +96,7 @@ def test_one_element_fails_and_its_siblings_do_not(queue: Cluster, tmp_path: Pat
     assert len(re.findall(r"^job \d+: \w+ x 1(?:,|$)", retried, re.MULTILINE)) == 3, f"what is missing: {retried}"
     run.wait()
     assert "15 of 15 stages done, 0 jobs in the queue" in run.ok("reconcile")
-    assert [value["missing"] for value in run.results()[0]["rows"][0]["values"].values()] == [[]] * 4
+    assert [entry["gaps"] for entry in run.results()[0]["rows"][0]["entries"].values()] == [[]] * 4
     assert json.loads((home / "gaps.json").read_text()) == {}
 
 

@@ -16,6 +16,7 @@ import harness
 import pytest
 import torch
 import unsteady_worker
+from campaign import IN_FULL
 from harness import POLICY, Micro
 from safetensors.torch import load_file
 
@@ -27,12 +28,12 @@ from cwdpo.data.encoding import Collator
 from cwdpo.data.records import read_records
 from cwdpo.data.samples import DataOrder, Sample, load_samples
 from cwdpo.experiment import Experiment
+from cwdpo.graph import Node
 from cwdpo.jobs.events import curve
 from cwdpo.model.config import Policy
 from cwdpo.model.load import load_lora, load_model, load_policy_processor
 from cwdpo.model.tiny import TinyQwen, build_tiny_qwen
 from cwdpo.objectives import OpaDpo
-from cwdpo.pipeline import Node
 
 Row = dict[str, Any]
 
@@ -70,7 +71,7 @@ SINGLE = ("sft", "sft_label_smoothing", "continual_sft")
 FACTORS: dict[str, tuple[Any, ...]] = {
     "method": tuple(METHODS),
     "tuning": tuple(TUNINGS),
-    "zero_stage": (0, 1, 2, 3),
+    "zero_stage": (0, 1, 2, 3) if IN_FULL else (2, 3),
     "shared_prefix": (True, False),
     "micro_batch": (2, 4),
     "ranks": (1, 2),
@@ -259,6 +260,7 @@ def runs(micro: Micro, rows: list[Row], tmp_path_factory: pytest.TempPathFactory
     assert harness.finish(job) == 0, harness.output(runs.home, stopped)
     plain = [runs.plainest_of(row) for row in rows]
     always = [runs.plainest(method, "lora", 1) for method in METHODS]
+    always += [runs.plainest("sft_c", "full", 1), *(runs.plainest(method, "lora", 2) for method in IN_BF16)]
     elsewhere = [runs.from_elsewhere(method) for method in ("dpo", "cw_dpo")]
     one, two = ([runs.of(row) for row in rows if row["ranks"] == ranks] for ranks in (1, 2))
     one = list(dict.fromkeys([*plain, *always, *one, *elsewhere, *stopped, *map(runs.in_bf16, IN_BF16)]))

@@ -24,8 +24,10 @@ from safetensors.torch import load_file
 from cwdpo.base.files import read_jsonl
 from cwdpo.base.store import Artefact, Store
 from cwdpo.data.records import read_records
+from cwdpo.graph import Node
 from cwdpo.jobs.events import curve, events
-from cwdpo.pipeline import Node
+
+pytestmark = pytest.mark.campaign  # dozens of trainings
 
 LORA, FULL = {"name": "lora", "rank": 4, "alpha": 8}, {"name": "full"}
 GRPO = {"name": "grpo", "samples": 3, "inner_epochs": 2}

@@ -25,10 +25,11 @@ from cwdpo.base.errors import ConfigError, TrainingError
 from cwdpo.base.store import Artefact, Store
 from cwdpo.data.samples import DataOrder, Sample
 from cwdpo.experiment import load_grid
+from cwdpo.graph import Node
 from cwdpo.jobs.events import curve, events, last_progress
 from cwdpo.jobs.plan import Plan
 from cwdpo.jobs.rehearsal import rehearsal
-from cwdpo.pipeline import STAGES, Node
+from cwdpo.pipeline import STAGES
 from cwdpo.train.config import Optimization, Round, Stage2Spec
 from cwdpo.train.rounds import Course, RoundOrder
 from cwdpo.train.settings import Refresh, Stage2

@@ -15,6 +15,8 @@ from cwdpo.base.files import read_jsonl
 from cwdpo.base.store import Artefact, Store
 from cwdpo.jobs.events import events
 
+pytestmark = pytest.mark.campaign  # test_equivalence and test_methods have most of it
+
 STEPS = 12
 TOLERANCE = 5e-5  # nats of the loss; float32 sums in another order, fed back through the optimizer step after step
 OPTIMIZATION = {"batch_size": 7, "max_steps": STEPS, "learning_rate": 1e-2, "clip": 0.5}

@@ -1,56 +1,79 @@
-"""Captioning on a Karpathy split: load, prompt, score. COCO and Flickr30k build on it."""
+"""Captioning of held-out images: load, prompt, score. COCO, Flickr30k and NoCaps build on it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field
-
-from cwdpo.base.config import Config, Neutral
 from cwdpo.base.errors import DataError
-from cwdpo.data.records import Record
-from cwdpo.data.sources import DataSource
-from cwdpo.model.decoding import Decoding
+from cwdpo.data.records import Record, open_records
+from cwdpo.data.sources import DataSource, Demo, Karpathy, Nocaps, Source
+from cwdpo.evaluate.benchmarks.benchmark import Benchmark
+from cwdpo.evaluate.question import Metric, Scores
+from cwdpo.evaluate.reading.download import Download
 from cwdpo.model.generate import Prompted
 
-if TYPE_CHECKING:
-    from cwdpo.metrics.captions import CaptionScores
+METRICS = {
+    "bleu_4": Metric("bleu_4", "BLEU-4"),
+    "meteor": Metric("meteor", "METEOR"),
+    "rouge_l": Metric("rouge_l", "ROUGE-L"),
+    "cider": Metric("cider", "CIDEr"),
+    "spice": Metric("spice", "SPICE", optional=True),
+}
 
 
-class KarpathyCaptions(Config):
+class KarpathyCaptions(Benchmark):
     """Captions of held-out images against all their references."""
 
     data: DataSource | None = None
-    """Where the images are; None takes the experiment's own data set."""
+    """Where the images are; None takes the experiment's own data set, or what `cwdpo data prepare` made ready."""
     split: Literal["val", "test"] = "test"
     """Which split is described."""
     prompt: str = "Describe the image briefly."
     """The user's turn."""
-    decoding: Decoding = Decoding()
-    """Greedy, 64 tokens, unless said otherwise."""
-    limit: Annotated[int | None, Neutral(None)] = Field(default=None, gt=0)
-    """Score only the first items; marked as partial wherever the score appears."""
 
-    headline: ClassVar[tuple[str, ...]] = ("bleu_4", "meteor", "rouge_l", "cider", "spice")
+    metrics: ClassVar[tuple[Metric, ...]] = tuple(METRICS.values())
+    compared: ClassVar[Metric] = METRICS["cider"]
 
-    def items(self, records: Sequence[Record]) -> list[Prompted]:
+    @classmethod
+    def is_of(cls, data: Source) -> bool:
+        """Whether it describes an experiment's own data where `data` is not set; else it is what was prepared."""
+        return True
+
+    def as_made(self, data: Demo) -> DataSource | None:
+        """How files are read that stage `demo_benchmark` makes of a world; None where the world is read as it is."""
+        return None
+
+    def items(self, inputs: Mapping[str, Path]) -> list[Prompted]:
         """One item per image of the split.
 
         Raises:
             DataError: the split is empty.
         """
-        chosen = self._records(records)
-        return [Prompted(record.image_id, record.image, self.prompt) for record in chosen]
+        return [Prompted.about(record.image_id, record.image, self.prompt) for record in self._records(inputs)]
 
-    def score(self, answers: dict[str, str], records: Sequence[Record]) -> CaptionScores:
-        """Score answers by image id."""
+    def scored(self, inputs: Mapping[str, Path], answers: Mapping[str, Mapping[str, Any]]) -> Scores:
+        """Score answers by image id; what cannot be computed is None with the reason."""
+        return self.score({name: str(row["text"]) for name, row in answers.items()}, self._records(inputs))
+
+    def score(self, texts: Mapping[str, str], records: Sequence[Record]) -> Scores:
+        """Score captions by image id against the references of the records."""
         from cwdpo.metrics.captions import score_captions
 
-        references = {record.image_id: record.references for record in self._records(records)}
-        return score_captions(answers, references, ("bleu", "meteor", "rouge_l", "cider", "spice"))
+        references = {record.image_id: record.references for record in records}
+        found = score_captions(texts, references, ("bleu", "meteor", "rouge_l", "cider", "spice"))
+        return Scores(found.corpus, found.per_item, found.unavailable)
 
-    def _records(self, records: Sequence[Record]) -> list[Record]:
+    def harness(self) -> dict[str, Any]:
+        """Versions of pycocoevalcap and Java."""
+        from cwdpo.metrics.captions import harness
+
+        return harness()
+
+    def _records(self, inputs: Mapping[str, Path]) -> Sequence[Record]:
+        records = open_records(inputs["pairs"] / "records.jsonl")
         by_image = {record.image_id: record for record in reversed(records) if record.split == self.split}
         chosen = list(reversed(by_image.values()))[: self.limit]
         if not chosen:
@@ -59,7 +82,44 @@ class KarpathyCaptions(Config):
         return chosen
 
 
+class PreparedCaptions(KarpathyCaptions):
+    """A published benchmark, which `cwdpo data prepare` can make ready."""
+
+    annotations: ClassVar[str]
+    """Name of its file."""
+    source: ClassVar[str]
+    """What to download, in a sentence, for people."""
+
+    def prepared(self, download: Download) -> tuple[DataSource, dict[str, int]]:
+        """The data set in a download, and its images by domain or split; those missing are in `download.missing`.
+
+        Raises:
+            DataError: the split is empty, or its images lie in several folders.
+        """
+        path = download.file(self.annotations)
+        name = path.relative_to(download.root).as_posix()
+        found = self.found_in(download, name)
+        records = [record for record in found.read(download.root) if record.split == self.split]
+        if not records:
+            raise DataError(f"{path}: the {self.split} split is empty")
+        data = found.model_copy(update={"images": _folder(download, records, str(path))})
+        return data, dict(Counter(record.domain or record.split for record in records))
+
+    def found_in(self, download: Download, annotations: str) -> Karpathy | Nocaps:
+        """The data set of an annotation file, images not found yet."""
+        return Karpathy(source="karpathy", root=download.root, annotations=annotations)
+
+
 class Captions(KarpathyCaptions):
     """The held-out images of any Karpathy file, without the name of a published benchmark."""
 
     name: Literal["captions"]
+
+
+def _folder(download: Download, records: Sequence[Record], where: str) -> str:
+    """The folder that the paths of images are relative to."""
+    paths = [(download.image(record.image, f"{where}, image {record.image_id}"), record.image) for record in records]
+    folders = {full.removesuffix(image).strip("/") for full, image in paths if full in download.images}
+    if len(folders) > 1:
+        raise DataError(f"{where}: its images lie in several folders, put them into one: {', '.join(sorted(folders))}")
+    return next(iter(folders), "")

@@ -11,7 +11,7 @@ from cwdpo.base.config import Config
 from cwdpo.base.errors import DataError, ModelError
 from cwdpo.data.records import Record
 from cwdpo.data.sources import DataSource, Demo, Files, data_root
-from cwdpo.experiment import Grid
+from cwdpo.experiment import Grid, evaluated_on
 from cwdpo.jobs.doctor.check import Finding, failure, guarded, ok
 from cwdpo.model.config import Checkpoint, checkpoint_folder
 
@@ -36,8 +36,8 @@ class Assets(Config):
 def assets_of(grid: Grid) -> Assets:
     """What the cells of a grid read."""
     experiments = [cell.experiment for cell in grid.cells]
-    data = [experiment.data for experiment in experiments]
-    data += [benchmark.data for one in experiments for benchmark in one.benchmarks if benchmark.data]
+    data = [experiment.data for experiment in experiments if experiment.data]
+    data += [source for one in experiments for source in evaluated_on(one)]
     models = [experiment.model for experiment in experiments if isinstance(experiment.model, Checkpoint)]
     return Assets(data=tuple(dict.fromkeys(data)), models=tuple(dict.fromkeys(models)))
 

@@ -19,14 +19,12 @@ class Desired:
         cluster: profile of the last submission.
         code: snapshot of the last submission.
         nodes: ids of all stages that were asked for.
-        settings: what `--set` said.
         image: what jobs run in, as it was at the last submission.
     """
 
     cluster: SlurmCluster
     code: Path
     nodes: frozenset[str]
-    settings: tuple[str, ...] = ()
     image: Image | None = None
 
     @classmethod
@@ -38,14 +36,13 @@ class Desired:
         found = files.read_json(path)
         cluster = SlurmCluster.model_validate(found["cluster"])
         image = Image(**found["image"]) if found.get("image") else None
-        settings = tuple(found.get("settings", ()))
-        return cls(cluster, Path(found["code"]), frozenset(found["nodes"]), settings, image)
+        return cls(cluster, Path(found["code"]), frozenset(found["nodes"]), image)
 
     def write(self, plan: Plan) -> None:
         """Replace what was asked for."""
         content = {
             "cluster": self.cluster.model_dump(mode="json"), "code": str(self.code), "nodes": sorted(self.nodes),
-            "settings": list(self.settings), "image": self.image.as_json() if self.image else None,
+            "image": self.image.as_json() if self.image else None,
         }  # fmt: skip
         files.write_json(path_of(plan), content)
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cwdpo.graph import Node
 from cwdpo.jobs.clusters import KINDS, Kind
-from cwdpo.pipeline import Node
 
 Place = tuple[str, int]
 """(array name, index): where an element is, once it has been placed."""
@@ -108,14 +108,16 @@ def _same_asked_policy(node: Node, waiting: set[str]) -> Any:
 
 
 def _same_scored_policy(node: Node, waiting: set[str]) -> Any:
-    """Scores of one policy's generations."""
+    """Scores of one policy's generations; those that wait for a judge keep no other waiting."""
     generated = node.inputs["generate"]
-    return ("score", *policy_key(generated)) if isinstance(generated, Node) else node.id
+    return ("score", *policy_key(generated)) if isinstance(generated, Node) and "judge" not in node.inputs else node.id
 
 
 _RULES: dict[str, Callable[[Node, set[str]], Any]] = {
     "world": _all_together,
     "pairs": _all_together,
+    "demo_benchmark": _all_together,
+    "questions": _all_together,
     "negatives": _all_together,
     "answers": _same_asked_policy,
     "critique": _same_asked_policy,

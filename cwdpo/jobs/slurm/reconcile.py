@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from cwdpo.graph import Node
 from cwdpo.jobs.clusters import SlurmCluster
 from cwdpo.jobs.plan import Plan
 from cwdpo.jobs.progress import is_done, saved_progress
@@ -33,7 +34,6 @@ from cwdpo.jobs.slurm.lock import locked
 from cwdpo.jobs.slurm.side import SideJobs
 from cwdpo.jobs.slurm.standing import ENDED, Standing, Standings, adopt, strays
 from cwdpo.jobs.slurm.submission import Submission
-from cwdpo.pipeline import Node
 
 WAIT_SECONDS = 120.0
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cwdpo.base import files
-from cwdpo.jobs.plan import Plan
+from cwdpo.jobs.plan import SUBMITTED, Plan
 from cwdpo.jobs.slurm import commands, standing
 from cwdpo.jobs.slurm.batch import side_script
 from cwdpo.jobs.slurm.desired import Desired
@@ -117,8 +117,7 @@ class SideJobs:
         """Write the name down, then submit under it: cut off in between, the next one finds it by that name."""
         grid, home = self.plan.grid.name, self.plan.store.home.resolve()
         name = unique_name(grid, purpose)
-        settings = [word for override in self.desired.settings for word in ("--set", override)]
-        line = [*command, "--grid", str(home / "grids" / grid / f"{grid}.yaml"), "--home", str(home), *settings]
+        line = [*command, "--grid", str(home / "grids" / grid / SUBMITTED), "--home", str(home)]
         folder = self.folder / name
         intent = {"purpose": purpose, "grid": grid, "created": time.time(), "waits": sorted(waits)}
         self.check()

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from cwdpo.graph import Node, Outside
 from cwdpo.jobs.clusters import KINDS, Kind, Resources, SlurmCluster
 from cwdpo.jobs.containers.image import Image
 from cwdpo.jobs.job import job_content
@@ -23,7 +24,6 @@ from cwdpo.jobs.slurm.elements import Before, Place, elements, nothing_before
 from cwdpo.jobs.slurm.ledger import Ledger, unique_name
 from cwdpo.jobs.slurm.lock import Lost
 from cwdpo.jobs.slurm.standing import job_ids
-from cwdpo.pipeline import Node, Outside
 
 
 @dataclass
@@ -233,10 +233,12 @@ _HINTS: tuple[tuple[str, Callable[[Any, SlurmCluster], str]], ...] = (
 
 
 def labels(plan: Plan) -> dict[str, str]:
-    """Node id -> `stage cell`, after the first cell that needs it."""
+    """Node id -> `stage cell`, after the first cell that needs it; benchmarks share jobs, so that none is named."""
     found: dict[str, str] = {}
     for cell, wired in plan.wired.items():
         for node in wired.nodes():
-            prepares = KINDS[node.stage.name] == "prepare"
-            found.setdefault(node.id, node.stage.name if prepares else f"{node.title} {cell}")
+            kind = KINDS[node.stage.name]
+            about = getattr(getattr(node.spec, "benchmark", None), "name", "")
+            title = node.title.replace(f" {about}", "", 1) if kind in ("generate", "score") and about else node.title
+            found.setdefault(node.id, node.stage.name if kind == "prepare" else f"{title} {cell}")
     return found

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cwdpo.base.trail import note_fleeting
+from cwdpo.graph import Node
 from cwdpo.jobs.events import last_progress
 from cwdpo.jobs.plan import Plan, Shown
 from cwdpo.jobs.slurm.commands import SlurmError
@@ -14,7 +16,9 @@ from cwdpo.jobs.slurm.desired import Desired
 from cwdpo.jobs.slurm.ledger import Ledger
 from cwdpo.jobs.slurm.reconcile import Book
 from cwdpo.jobs.slurm.standing import Standing, Standings
-from cwdpo.pipeline import Node
+
+FINISHED = ("done", "stale")
+"""What is so in the store is so on Slurm."""
 
 
 def open_book(plan: Plan, look: bool = True) -> Book | None:
@@ -41,6 +45,9 @@ class OnSlurm:
 
     def states(self, stored: Mapping[str, Shown]) -> dict[str, Shown]:
         """Node id -> state: also `queued`, `starting`, `cancelled`."""
+        if all(state in FINISHED for state in stored.values()):
+            return dict(stored)
+        note_fleeting()
         shown = dict(stored)
         for identity, state in stored.items():
             if identity in self.book.queued:
@@ -67,14 +74,18 @@ def _live(standing: Standing, state: Shown) -> Shown:
     return "queued"
 
 
-def causes(plan: Plan, cell: str, book: Book | None) -> list[str]:
-    """The chain of causes for what a cell lacks, one line each, indented; empty when all is done."""
+def causes(plan: Plan, cell: str, book: Book | None, of: Sequence[Node] | None = None) -> list[str]:
+    """The chain of causes for what a cell lacks, one line each, indented; empty when all is done.
+
+    Args:
+        of: the stages whose results are asked for; None is everything that the cell is to have.
+    """
     states = plan.states()
     if book:
         states = OnSlurm(book).states(states)
     lines: list[str] = []
     seen: set[str] = set()
-    for root in plan.wired[cell].roots:
+    for root in plan.wired[cell].roots if of is None else of:
         lines += _chain(plan, root, states, book, 0, seen)
     return lines
 

@@ -1,1 +1,1 @@
-"""Asking an OpenAI-compatible endpoint: each distinct request once, whatever is killed and whoever asks again."""
+"""Asking an endpoint about every record of a portion: what is asked, and what a source can use of the replies."""

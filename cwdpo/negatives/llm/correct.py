@@ -8,9 +8,10 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from cwdpo.data.records import Record, Rejected
+from cwdpo.endpoint.exchange import Unfit
 from cwdpo.negatives.codebook import is_short
 from cwdpo.negatives.llm.prompting import Prompt, filled_by
-from cwdpo.negatives.llm.structured import Structured, Unfit, text_of
+from cwdpo.negatives.llm.structured import Structured, text_of
 from cwdpo.negatives.llm.task import Question, Task
 from cwdpo.negatives.plain import Plain
 from cwdpo.negatives.source import Made, Part, named, within

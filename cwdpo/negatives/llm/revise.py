@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from cwdpo.data.records import Record
+from cwdpo.endpoint.exchange import Unfit
 from cwdpo.negatives.answers import Answers, AnswersOf, alike
 from cwdpo.negatives.llm.prompting import Prompt, filled_by
-from cwdpo.negatives.llm.structured import Structured, Unfit, text_of
+from cwdpo.negatives.llm.structured import Structured, text_of
 from cwdpo.negatives.llm.task import Question, Task, truths
 from cwdpo.negatives.source import Made, Part
 

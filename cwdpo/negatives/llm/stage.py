@@ -9,11 +9,11 @@ from cwdpo.base import files
 from cwdpo.base.config import Config
 from cwdpo.base.context import StageContext
 from cwdpo.data.records import open_records
-from cwdpo.negatives.llm.asking import FOLDER, Asking
-from cwdpo.negatives.llm.replies import Replies
+from cwdpo.endpoint.asking import FOLDER, Asking
+from cwdpo.endpoint.exchange import Settled
+from cwdpo.endpoint.replies import Replies
+from cwdpo.endpoint.tally import Tally
 from cwdpo.negatives.llm.rows import REPLIES, row_of
-from cwdpo.negatives.llm.tally import Tally
-from cwdpo.negatives.llm.task import Settled
 from cwdpo.negatives.llm.tasks import AnyTask
 
 

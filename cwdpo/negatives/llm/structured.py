@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cwdpo.base.errors import DataError
 from cwdpo.data.records import clean_text
-from cwdpo.negatives.llm.replies import Reply
+from cwdpo.endpoint.exchange import Unfit, check_willing
+from cwdpo.endpoint.replies import Reply
 
 Answer = TypeVar("Answer", bound="Structured")
 
@@ -31,29 +32,13 @@ def schema_of(model: type[Structured]) -> Mapping[str, Any]:
     return model.model_json_schema()
 
 
-class Unfit(Exception):
-    """A reply that cannot be used.
-
-    Attributes:
-        reason: one of few, for counting.
-        problem: a sentence for the model.
-        final: nothing is gained by asking once more.
-        sound: it is what was asked for; it says that there is nothing to use.
-    """
-
-    def __init__(self, reason: str, problem: str, final: bool = False, sound: bool = False) -> None:
-        super().__init__(problem)
-        self.reason, self.problem, self.final, self.sound = reason, problem, final, sound
-
-
 def parse(reply: Reply, model: type[Answer]) -> Answer:
     """The last JSON object of a reply that has the right keys; fences, thoughts and prose around it do not matter.
 
     Raises:
         Unfit: there is none.
     """
-    if reply.finish in ("refusal", "content_filter"):
-        raise Unfit("declined by the model", "the model declined", final=True)
+    check_willing(reply)
     problem = "it holds no JSON object"
     for found in reversed(list(_objects(reply.text))):
         try:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import mimetypes
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,19 +10,13 @@ from string import Template
 from typing import Annotated, Any, ClassVar
 
 from cwdpo.base.config import Neutral
-from cwdpo.base.errors import DataError
 from cwdpo.data.records import Record
-from cwdpo.negatives.llm.endpoint import Endpoint
+from cwdpo.endpoint.exchange import Exchange, Settled, Unfit, data_uri, message
+from cwdpo.endpoint.replies import Reply, Request
+from cwdpo.endpoint.settings import Endpoint
 from cwdpo.negatives.llm.prompting import Prompt, filled_by
-from cwdpo.negatives.llm.replies import Reply, Request
-from cwdpo.negatives.llm.structured import Structured, Unfit, parse, schema_of
+from cwdpo.negatives.llm.structured import Structured, parse, schema_of
 from cwdpo.negatives.source import Made, Part
-
-REPAIRS = 1
-"""How often a model is told what is wrong with its reply."""
-
-SHOWN = 200
-"""Characters of a dropped reply that are shown."""
 
 
 @dataclass(frozen=True)
@@ -37,27 +29,6 @@ class Question:
 
     record: Record
     texts: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class Settled:
-    """How a question ended.
-
-    Attributes:
-        made: what a source uses, None where there is nothing.
-        reason: why there is nothing.
-        replies: how many it took.
-        asked: False where it needs not be asked.
-        said: the beginning of the last reply, where it could not be used.
-        sound: False where the endpoint did not say what was asked for.
-    """
-
-    made: Mapping[str, Any] | None
-    reason: str = ""
-    replies: int = 0
-    asked: bool = True
-    said: str = ""
-    sound: bool = True
 
 
 class Task(Part):
@@ -106,20 +77,17 @@ class Task(Part):
         Args:
             images: folder of the images, read where they are sent.
         """
-        messages = [self._opening(question, images)]
-        for number, reply in enumerate(replies, 1):
-            try:
-                return Settled(self.made(question, parse(reply, self.reply)), replies=number)
-            except Unfit as unfit:
-                if unfit.final or number > REPAIRS:
-                    return Settled(None, unfit.reason, number, said=reply.text[:SHOWN], sound=unfit.sound)
-                messages += [_message("assistant", reply.text or "..."), _message("user", self._repair(unfit))]
-        return Request(self.endpoint, tuple(messages), schema_of(self.reply))
+
+        def read(reply: Reply) -> Mapping[str, Any]:
+            return self.made(question, parse(reply, self.reply))
+
+        opening = self._opening(question, images)
+        return Exchange(self.endpoint, opening, read, self._repair, schema_of(self.reply)).after(replies)
 
     def _opening(self, question: Question, images: Path) -> Mapping[str, Any]:
         text = Template(self.prompt).substitute(question.texts)
         if not self.images:
-            return _message("user", text)
+            return message("user", text)
         image = {"type": "image_url", "image_url": {"url": data_uri(images / question.record.image)}}
         return {"role": "user", "content": [image, {"type": "text", "text": text}]}
 
@@ -131,16 +99,3 @@ def truths(record: Record) -> dict[str, str]:
     """The question and its true answers, as prompts show them: $question, $chosen and $references."""
     others = [text for text in dict.fromkeys(record.references) if text != record.chosen]
     return {"question": record.prompt, "chosen": record.chosen, "references": "\n".join(others) or "none"}
-
-
-def _message(role: str, text: str) -> Mapping[str, Any]:
-    return {"role": role, "content": text}
-
-
-def data_uri(path: Path) -> str:
-    """The bytes of an image file inside an address; raises `DataError` when it cannot be read."""
-    try:
-        content = base64.b64encode(path.read_bytes()).decode("ascii")
-    except OSError as error:
-        raise DataError(f"image {path}: {error.strerror}") from error
-    return f"data:{mimetypes.guess_type(path.name)[0] or 'image/jpeg'};base64,{content}"

@@ -50,12 +50,12 @@ def _loss(runs: Runs) -> Panel:
     width, last = window(runs), _last(runs)
 
     def read(run: Run) -> pd.Series | str:
-        return run.loss if isinstance(run.loss, str) else _smoothed(run.loss, width, last)
+        return run.loss if isinstance(run.loss, str) else smoothed(run.loss, width, last)
 
     return Panel("loss", "Training loss", "loss (nats)", by_case(runs, read), draw_lines, "training step")
 
 
-def _smoothed(losses: Mapping[int, float], width: int, last: int) -> pd.Series:
+def smoothed(losses: Mapping[int, float], width: int, last: int) -> pd.Series:
     """Means over windows of steps, counted back from the last, each named by the step it ends with."""
     import pandas as pd
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cwdpo.base import files
 from cwdpo.report.figures.drawing import Drawing, Panel
@@ -47,6 +47,16 @@ def save(drawing: Drawing, folder: Path) -> tuple[Path, ...]:
     for path, content_of in zip(paths, content.values(), strict=True):
         files.write_bytes(path, content_of)
     return paths
+
+
+def svg(drawing: Drawing) -> bytes:
+    """As SVG, letters drawn as outlines; the same data gives the same bytes."""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    buffer = BytesIO()
+    with _styled({"svg.hashsalt": drawing.name}):
+        FigureCanvasSVG(render(drawing)).print_svg(buffer, metadata={"Date": None, "Creator": None})
+    return buffer.getvalue()
 
 
 def csv(drawing: Drawing) -> str:
@@ -131,8 +141,8 @@ def _pdf(figure: Figure) -> bytes:
 
 
 @contextmanager
-def _styled() -> Iterator[None]:
+def _styled(more: Mapping[str, Any] = {}) -> Iterator[None]:
     import matplotlib.style
 
-    with matplotlib.style.context(["default", dict(RC)]):
+    with matplotlib.style.context(["default", {**RC, **more}]):
         yield

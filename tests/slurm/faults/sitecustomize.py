@@ -53,7 +53,7 @@ def passed(point):
 
 
 def first(point):
-    path = os.path.join(FOLDER, "fired", re.sub(r"\W+", "-", point))
+    path = os.path.join(FOLDER, "fired", re.sub(r"[^\w~]+", "-", point))
     try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
     except FileExistsError:

@@ -47,12 +47,15 @@ def write(context, name):
     numbers = metrics(name)
     rows = [{"id": str(row), "cider": numbers["cider"] + row / 100} for row in range(3)]
     summary = {
-        "benchmark": "captions", "metrics": numbers, "unavailable": {}, "items": 3, "partial": False, "truncated": 0,
-        "harness": {},
+        "benchmark": "captions", "metrics": numbers, "unavailable": {}, "items": 3, "partial": False,
+        "counts": {}, "notes": [], "harness": {},
     }  # fmt: skip
     texts = {"made_up.safetensors": name}
     if name.startswith("score"):
-        texts = {"scores.json": json.dumps(summary), "items.jsonl": "".join(json.dumps(row) + "\n" for row in rows)}
+        from cwdpo.evaluate.items import write_items
+
+        write_items(context.out, {row.pop("id"): row for row in rows})
+        texts = {"scores.json": json.dumps(summary)}
     for file, text in texts.items():
         (context.out / file).write_text(text)
 

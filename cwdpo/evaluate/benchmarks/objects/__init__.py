@@ -1,0 +1,1 @@
+"""Which objects a text names, in words and rules that are data."""

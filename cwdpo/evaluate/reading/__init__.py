@@ -1,0 +1,1 @@
+"""Reading what users download: annotation files in their genuine formats, and images beside or inside them."""

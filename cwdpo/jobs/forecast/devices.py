@@ -1,0 +1,96 @@
+"""What a rank computes with: peak, memory and bandwidth of its GPU or of its cores."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from dataclasses import dataclass
+
+from cwdpo.jobs.clusters import Cluster, Kind, SlurmCluster, gpu_count
+from cwdpo.jobs.fit import GB, memory_of_a_rank
+
+TERA = 1e12
+
+GPUS = {
+    "v100": (125, 0.9),
+    "a100": (312, 2.0),
+    "a40": (150, 0.7),
+    "a6000": (155, 0.77),
+    "l40": (181, 0.86),
+    "l40s": (362, 0.86),
+    "l4": (121, 0.3),
+    "4090": (165, 1.0),
+    "h100": (989, 3.35),
+    "h200": (989, 4.8),
+    "gh200": (989, 4.0),
+    "b200": (2250, 8.0),
+    "mi250": (383, 3.2),
+    "mi300": (1307, 5.3),
+}
+"""Part of a GPU's name -> its dense peak in half precision (10^12 operations a second) and the bandwidth of its memory
+(10^12 bytes a second), as the makers state them."""
+
+USUAL = "a100"
+"""What is assumed where a profile does not say."""
+
+CORE = 80e9
+"""Operations a second of a CPU core in float32, at its best."""
+CORE_BYTES = 10 * GB
+"""Bytes a second that a core reads."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """What one rank computes with.
+
+    Attributes:
+        name: for people.
+        peak: operations a second.
+        bandwidth: bytes a second from its memory.
+        memory: bytes; 0 where nobody knows.
+        gpu: False for CPU cores.
+        assumed: what was taken for granted, a sentence; "" where nothing was.
+    """
+
+    name: str
+    peak: float
+    bandwidth: float
+    memory: float
+    gpu: bool
+    assumed: str = ""
+
+
+def device_of(cluster: Cluster, kind: Kind) -> Device:
+    """What a rank of a job of this kind has."""
+    if isinstance(cluster, SlurmCluster):
+        resources = cluster.resources(kind)
+        if resources.gpus_per_node:
+            return _gpu(cluster.node.gpu_type or "", cluster.node.gpu_memory_gb * GB, "node.gpu_type")
+        return _cores(resources.cpus_per_task, 0)
+    if gpu_count():
+        return _gpu(gpu_name(), memory_of_a_rank(cluster), "the name that nvidia-smi shows")
+    return _cores(max(1, cluster.resolved().threads), memory_of_a_rank(cluster))
+
+
+def _gpu(name: str, memory: float, where: str) -> Device:
+    """A GPU by its name in a profile, or as its driver calls it."""
+    known = sorted((part for part in GPUS if part in name.lower()), key=len)
+    assumed = (
+        "" if known else f"{where} is {f'{name!r}, which is not known' if name else 'not set'}: an A100 is assumed"
+    )
+    peak, bandwidth = GPUS[known[-1] if known else USUAL]
+    return Device(name or USUAL.upper(), peak * TERA, bandwidth * TERA, memory, True, assumed)
+
+
+def _cores(count: int, memory: float) -> Device:
+    name = f"{count} CPU core{'s' if count > 1 else ''}"
+    return Device(name, count * CORE, count * CORE_BYTES, memory, False)
+
+
+def gpu_name() -> str:
+    """What the driver calls the first GPU of this machine; "" where there is none."""
+    if not shutil.which("nvidia-smi"):
+        return ""
+    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    listed = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    return next(iter(listed.stdout.splitlines()), "").strip()

@@ -1,0 +1,1 @@
+"""Tables for people and for programs: Markdown, LaTeX, CSV, JSON, and a terminal."""
