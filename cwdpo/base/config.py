@@ -7,8 +7,8 @@ of the canonical form that identities are made of, so a new field does not orpha
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import cache
+from collections.abc import Callable, Mapping
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -92,19 +92,34 @@ def _yaml_fault(error: Exception) -> str:
     return f"line {error.problem_mark.line + 1}: {problem}{context}"
 
 
-def validate(model: type[Model], content: Mapping[str, Any], where: str) -> Model:
-    """Build `model` from plain data; the error names every wrong key, what was found and what is valid."""
+def validate(model: type[Model], content: Mapping[str, Any], where: str | Callable[[str, str], str]) -> Model:
+    """Build `model` from plain data; the error names every wrong key, what was found and what is valid.
+
+    Args:
+        where: begins every line of the error; or makes the line, from the dotted path and what is wrong there.
+    """
+    line = where if callable(where) else partial(fault_line, where)
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        lines = [_explain(model, item) for item in error.errors()]
-        raise ConfigError("\n".join(f"{where}: {line}" for line in dict.fromkeys(lines))) from error
+        lines = [line(*_explain(model, item)) for item in _first_faults(error.errors())]
+        raise ConfigError("\n".join(dict.fromkeys(lines))) from error
 
 
-def _explain(model: type[BaseModel], item: Any) -> str:
+def fault_line(where: str, path: str, fault: str) -> str:
+    """`main.yaml: seeds.0: ...`, without a path where the fault is of the whole."""
+    return f"{where}: {path}: {fault}" if path else f"{where}: {fault}"
+
+
+def _first_faults(items: list[Any]) -> list[Any]:
+    """Without lists that are too short because what they hold was refused."""
+    above = {item["loc"][:length] for item in items for length in range(len(item["loc"]))}
+    return [item for item in items if item["type"] != "too_short" or item["loc"] not in above]
+
+
+def _explain(model: type[BaseModel], item: Any) -> tuple[str, str]:
     path, models = _locate(model, item["loc"])
-    fault = _fault(model, models, item)
-    return f"{path}: {fault}" if path else fault
+    return path, _fault(model, models, item)
 
 
 def _fault(model: type[BaseModel], models: list[type[BaseModel]], item: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,12 @@ from cwdpo.base.config import merged, validate
 from cwdpo.base.errors import ConfigError
 from cwdpo.base.identity import canonical_json
 from cwdpo.experiment.files import Reader
-from cwdpo.experiment.folders import Files, find_grid
+from cwdpo.experiment.folders import Files, find_config, find_grid
 from cwdpo.experiment.grid import Cell, Grid, submitted_grid
-from cwdpo.experiment.overrides import applies, check_used, leaves, overridden, value_at
+from cwdpo.experiment.origins import Layer, told
+from cwdpo.experiment.overrides import Content, applies, check_used, leaves, overridden, value_at
 from cwdpo.experiment.schema import Experiment
-from cwdpo.experiment.standing_in import resized
+from cwdpo.experiment.standing_in import resized, stood_in
 from cwdpo.experiment.written import GridFile, SizeFile
 
 WITHIN = ":"
@@ -73,11 +74,10 @@ class Part:
 
     Attributes:
         prefix: of its cases.
-        where: for errors.
     """
 
     prefix: str
-    where: str
+    found: Files
     file: GridFile
     size: SizeFile | None
     reader: Reader
@@ -88,15 +88,49 @@ class Part:
         return {case: self._content(case) for case in self.file.cases}
 
     def _content(self, case: str) -> dict[str, Any]:
-        base = self.reader.with_model(self.file.base)
-        changed = self.reader.with_model(self.file.cases[case])
-        name = changed.pop("method", base.pop("method", None))
-        try:
-            stages = {} if name is None else self.reader.stages(str(name))
-        except ConfigError as error:
-            raise ConfigError(f"{self.where}: case '{case}': {error}") from error
+        base = self.reader.with_model(self.file.base, self._base)
+        changed = self.reader.with_model(self.file.cases[case], self._case(case))
+        stages = {} if (method := self._method(case)) is None else self.reader.stages(*method)
         content: dict[str, Any] = merged(merged(base, stages), changed)
+        content.pop("method", None)
         return content
+
+    def _method(self, case: str) -> tuple[str, str] | None:
+        """The method of a case, and the key that names it."""
+        for before, content in ((self._case(case), self.file.cases[case]), (self._base, self.file.base)):
+            if content.get("method") is not None:
+                return str(content["method"]), f"{before}method"
+        return None
+
+    @property
+    def where(self) -> str:
+        """For errors."""
+        return self.found.where
+
+    @property
+    def _base(self) -> str:
+        return f"{self.found.grid}: base."
+
+    def _case(self, name: str) -> str:
+        return f"{self.where}, case '{name}': "
+
+    def _layers(self, case: str, name: str, point: Content, content: Content, changes: Content) -> list[Layer]:
+        """Who wrote what of a case at a point of the axes."""
+        places: list[tuple[str, Content]] = [(self._base, self.file.base)]
+        if self.size:
+            places.append((f"{self.found.size}: base.", self.size.base))
+        if method := self._method(case):
+            places.append((f"{find_config('methods', method[0])}: ", self.reader.stages(*method)))
+        places.append((self._case(name), self.file.cases[case]))
+        places.append((f"{self.found.grid}: overrides.", self.file.overrides))
+        if self.size:
+            places.append((f"{self.found.size}: overrides.", self.size.overrides))
+        places.append((f"{self.found.grid}: axes.", point))
+        if self.size:
+            by_name, benchmarks = stood_in(content, self.size)
+            places += [(f"{self.found.size}: ", by_name), (self._case(name), benchmarks)]
+        places.append(("--set ", changes))
+        return [layer for place in places for layer in self.reader.layers(*place)]
 
     def check(self) -> None:
         """Raise `ConfigError` for keys that have no effect."""
@@ -122,23 +156,26 @@ class Part:
         Args:
             changes: what `--set` says.
         """
-        for case, content in self.contents.items():
-            for name, point in self._points(case, content):
-                experiment = _limited(overridden(resized(point, self.size), changes, self.reader), limit)
+        for case, laid in self.contents.items():
+            for name, point, content in self._points(case, laid):
+                sized = resized(content, self.size)
+                experiment = _limited(overridden(sized, changes, self.reader, "--set "), limit)
+                line = told(partial(self._layers, case, name, point, content, changes), f"{self.where}, case '{name}'")
                 for seed in self.file.seeds:
-                    checked = validate(Experiment, {**experiment, "seed": seed}, f"{self.where}, case '{name}'")
+                    checked = validate(Experiment, {**experiment, "seed": seed}, line)
                     experiment = dict(checked)  # the next seed has the very same sections, checked already
                     yield Cell(self.prefix + name, seed, checked, self.prefix + case)
 
-    def _points(self, case: str, content: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Name and content of each combination of the axes, overrides applied."""
-        start = overridden(content, self.file.overrides, self.reader)
-        start = overridden(start, self.size.overrides if self.size else {}, self.reader)
+    def _points(self, case: str, content: Content) -> Iterator[tuple[str, Content, dict[str, Any]]]:
+        """Name, keys and content of each combination of the axes, overrides applied."""
+        start = overridden(content, self.file.overrides, self.reader, f"{self.found.grid}: overrides.")
+        if self.size:
+            start = overridden(start, self.size.overrides, self.reader, f"{self.found.size}: overrides.")
         axes = {key: values for key, values in self.file.axes.items() if applies(key, start)}
         for values in product(*axes.values()):
             point = dict(zip(axes, values, strict=True))
             name = " ".join([case, *(f"{key}={value}" for key, value in point.items())])
-            yield name, overridden(start, point, self.reader)
+            yield name, point, overridden(start, point, self.reader, f"{self.found.grid}: axes.")
 
 
 def _parts(
@@ -154,7 +191,7 @@ def _parts(
         raise ConfigError(f"include: {' -> '.join(str(path) for path in (*way, found.grid))} goes round in a circle")
     file, size = _read(found, reader, seeds), reader.size(found.size) if found.size else None
     if not file.include:
-        part = Part(prefix, found.where, file, size, reader)
+        part = Part(prefix, found, file, size, reader)
         part.check()
         yield part
     for name in file.include:
@@ -169,6 +206,8 @@ def _included(name: str, by: Files) -> Files:
         found = find_grid(name)
     except ConfigError as error:
         raise ConfigError(f"{by.grid}: include: {error}") from error
+    if not found.grid.is_file():
+        raise ConfigError(f"{by.grid}: include: {found.grid}: no such file")
     return replace(found, size=found.size or by.size)
 
 

@@ -15,11 +15,15 @@ Content = Mapping[str, Any]
 """An experiment as nested mappings, not checked yet."""
 
 
-def overridden(content: Content, changes: Mapping[str, Any], reader: Reader) -> dict[str, Any]:
-    """`content` with the changes of sections that it has."""
+def overridden(content: Content, changes: Mapping[str, Any], reader: Reader, before: str) -> dict[str, Any]:
+    """`content` with the changes of sections that it has.
+
+    Args:
+        before: of a key, in a message: where it is written.
+    """
     found = dict(content)
     for key, value in [(key, value) for key, value in changes.items() if applies(key, content)]:
-        found = reader.with_model(with_override(found, key, value))
+        found = reader.with_model(with_override(found, key, value), before)
     return found
 
 
@@ -55,7 +59,7 @@ def leaves(content: Any, path: str) -> Iterator[tuple[str, Any]]:
         yield from [] if content is None else [(path, content)]
         return
     for key, value in content.items():
-        yield from leaves(value, f"{path}.{key}")
+        yield from leaves(value, f"{path}.{key}" if path else str(key))
 
 
 def value_at(content: Any, key: str) -> Any:

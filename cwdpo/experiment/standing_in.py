@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cwdpo.base.config import merged
-from cwdpo.experiment.overrides import Content
+from cwdpo.experiment.overrides import Content, leaves, value_at
 from cwdpo.experiment.written import SizeFile
 
 
@@ -23,6 +23,14 @@ def resized(content: Content, size: SizeFile | None) -> dict[str, Any]:
     if isinstance(content.get("benchmarks"), list):
         found["benchmarks"] = [one for old in content["benchmarks"] for one in _benchmark(old, size)]
     return found
+
+
+def stood_in(content: Content, size: SizeFile) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What `resized` changes: dotted keys of data and negatives, and the benchmarks where one of them changes."""
+    after = resized(content, size)
+    changed = {key: value for key, value in leaves(after, "") if value_at(content, key) != value}
+    benchmarks = {key: changed.pop(key) for key in ("benchmarks",) if key in changed}
+    return changed, benchmarks
 
 
 def _stood_in(content: Any, stand_ins: Mapping[str, Mapping[str, Any]]) -> Any:
