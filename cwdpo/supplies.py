@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from cwdpo.base.config import Config
-from cwdpo.base.errors import ConfigError, DataError, ModelError
+from cwdpo.base.errors import ConfigError, CwdpoError, DataError, ModelError
 from cwdpo.base.identity import digest
 from cwdpo.base.trail import note
 from cwdpo.data.sources import DATA_SOURCE, DataSource, Files, Karpathy, data_digest, data_root
@@ -27,12 +27,17 @@ class Absent:
 
     Attributes:
         settings: as the grid file describes it: a data source, a checkpoint, a benchmark.
-        why: what was found, and what mends it.
+        fault: what was found, and what mends it.
     """
 
     kind: AbsentKind
     settings: Config
-    why: str
+    fault: CwdpoError
+
+    @property
+    def why(self) -> str:
+        """The fault in words."""
+        return str(self.fault)
 
 
 class Supplies:
@@ -71,7 +76,7 @@ class Supplies:
         except ConfigError as error:
             if self._absent is None:
                 raise
-            self._absent(Absent("benchmark", benchmark, str(error)))
+            self._absent(Absent("benchmark", benchmark, error))
             root = self._prepared / benchmark.name
             self._not_ready.add(root)
             return Karpathy(source="karpathy", root=root, annotations=benchmark.annotations)
@@ -83,7 +88,7 @@ class Supplies:
         except (ConfigError, DataError, ModelError) as error:
             if self._absent is None:
                 raise
-            self._absent(Absent(kind, settings, str(error)))
+            self._absent(Absent(kind, settings, error))
             return _stand_in(path, kind, settings)
 
 

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import hypothesis  # noqa: F401  # now: it asks the garbage collector, which knows nothing of what a command froze
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from cwdpo.data.sources import Files
-from cwdpo.evaluate.prepared import command, settings_of
+from cwdpo.evaluate.benchmarks.benchmark import Questions
+from cwdpo.evaluate.benchmarks.captions import PreparedCaptions
+from cwdpo.evaluate.prepared import settings_of, ways
 from cwdpo.jobs.plan import Plan
 from cwdpo.model.config import Checkpoint
 from cwdpo.supplies import Absent
@@ -41,7 +43,15 @@ def _why(one: Absent) -> str:
 def _remedy(one: Absent, plan: Plan) -> str:
     """What to type."""
     if isinstance(one.settings, Files):
-        return "put the data there, or say where it is: --set data.root=FOLDER"
+        return _where_it_is(one.settings, plan)
     if isinstance(one.settings, Checkpoint):
         return f"cwdpo fetch {plan.grid.options}"
-    return command(str(getattr(one.settings, "name", "")), settings_of(one.settings))  # type: ignore[arg-type]
+    assert isinstance(one.settings, Questions | PreparedCaptions), "there is nothing else that is prepared"
+    return ways(type(one.settings), one.settings.name, settings_of(one.settings))
+
+
+def _where_it_is(data: Files, plan: Plan) -> str:
+    """`--set data.root` moves the data of all cells, so it is for a grid whose data lie in one folder."""
+    if {getattr(cell.experiment.data, "root", data.root) for cell in plan.grid.cells} == {data.root}:
+        return "put the data there, or say where it is: --set data.root=FOLDER"
+    return f"put the data there, or change its `root: {data.root}` in the grid"

@@ -166,6 +166,7 @@ def _sentences(forecast: Forecast) -> Iterator[str]:
     yield _makespan(forecast)
     yield from _memory(forecast)
     yield _storage(forecast)
+    yield from map(str, forecast.calls)
     yield from (f"time: {line}" for line in forecast.limits_passed())
     yield f"hours, low to high: {forecast.interval()}"
     if assumed := forecast.assumptions():

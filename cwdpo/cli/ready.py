@@ -13,11 +13,8 @@ from cwdpo.base.errors import ConfigError, CwdpoError, name_valid
 from cwdpo.base.store import Store
 from cwdpo.cli.app import Source, print_json
 from cwdpo.evaluate.benchmarks import PREPARABLE
-from cwdpo.evaluate.prepared import FOLDER, Preparable, Prepared, all_prepared, command, find_prepared, prepare
+from cwdpo.evaluate.prepared import FOLDER, HUB, Preparable, Prepared, all_prepared, find_prepared, prepare, ways
 from cwdpo.experiment import Grid, evaluated_unnamed
-
-HUB = "hub"
-"""In place of a folder: the copy on the Hugging Face hub."""
 
 
 def prepare_benchmark(name: str, source: str, overrides: Sequence[str], home: Path | None, as_json: bool) -> None:
@@ -95,8 +92,7 @@ def list_benchmarks(home: Path | None, as_json: bool) -> None:
         typer.echo(f"{one.title}: {f'NOT USABLE: {fault}' if fault else _line(one)}")
     for name, kind in PREPARABLE.items():
         if name in lacking:
-            hub = f", or: cwdpo data prepare {name} --from {HUB}" if getattr(kind, "hub", None) else ""
-            typer.echo(f"{name}: not ready; download {kind.source}, then run: {command(name, {})}{hub}")
+            typer.echo(f"{name}: not ready; download {kind.source}, then run: {ways(kind, name, {})}")
 
 
 def _line(made: Prepared) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from hashlib import file_digest
 from pathlib import Path
@@ -24,6 +24,8 @@ from cwdpo.evaluate.reading.download import DEPTH, Download
 
 FOLDER = "benchmarks"
 """Of a home."""
+HUB = "hub"
+"""In place of a folder: the copy on the Hugging Face hub."""
 SHOWN = 10
 """Missing images that an error names."""
 
@@ -88,6 +90,12 @@ def command(name: str, settings: Mapping[str, Any], root: str = "FOLDER") -> str
     return f"cwdpo data prepare {name} --from {shlex.quote(root)}{sets}"
 
 
+def ways(kind: type[Preparable], name: str, settings: Mapping[str, Any]) -> str:
+    """The commands that make a benchmark ready, one of them from the hub where it has a copy."""
+    hub = f", or: {command(name, settings, HUB)}" if getattr(kind, "hub", None) else ""
+    return command(name, settings) + hub
+
+
 def digest_of(download: Download) -> str:
     """Of what was read: the bytes of annotation files, paths and sizes of images."""
     annotations = [[name, files.sha256_file(download.root / name)] for name in sorted(download.files)]
@@ -123,18 +131,6 @@ def find_prepared(benchmark: Preparable, folder: Path) -> Prepared:
             f" then run: {again}"
         )
     return _read(path)
-
-
-def check_prepared(benchmarks: Iterable[Preparable], folder: Path) -> None:
-    """Raise `ConfigError` that names every benchmark that was not prepared."""
-    faults = []
-    for benchmark in dict.fromkeys(benchmarks):
-        try:
-            find_prepared(benchmark, folder)
-        except ConfigError as error:
-            faults.append(str(error))
-    if faults:
-        raise ConfigError("\n".join(dict.fromkeys(faults)))
 
 
 def all_prepared(folder: Path) -> list[Prepared]:

@@ -16,9 +16,9 @@ from cwdpo.base.sources import changed_sources
 from cwdpo.base.store import Artefact, Look, Store, lineage_of
 from cwdpo.base.trail import note
 from cwdpo.evaluate.prepared import FOLDER as PREPARED
-from cwdpo.evaluate.prepared import check_prepared, find_prepared
+from cwdpo.evaluate.prepared import find_prepared
 from cwdpo.evaluate.questions import QuestionsSpec
-from cwdpo.experiment import Cell, Experiment, Grid, evaluated_unnamed
+from cwdpo.experiment import Cell, Experiment, Grid
 from cwdpo.graph import Node, Wired, in_order
 from cwdpo.jobs.clusters import Cluster
 from cwdpo.jobs.containers.image import named
@@ -198,9 +198,17 @@ def _parent_ids(node: Node) -> list[str]:
 
 
 def make_plan(grid: Grid, store: Store) -> Plan:
-    """Wire every cell; raises for data or model folders that are not there, and benchmarks that are not ready."""
-    check_prepared((one for cell in grid.cells for one in evaluated_unnamed(cell.experiment)), store.home / PREPARED)
-    return _wired(grid, store)
+    """Wire every cell.
+
+    Raises:
+        CwdpoError: names all data, models and benchmarks that are not there; of the kind of the first of them.
+    """
+    found: list[Absent] = []
+    plan = _wired(grid, store, found.append)
+    if found:
+        first = found[0].fault
+        raise type(first)("\n".join(dict.fromkeys(one.why for one in found))) from first
+    return plan
 
 
 def make_provisional_plan(grid: Grid, store: Store) -> Plan:
@@ -219,10 +227,10 @@ def _changed_since(plan: Plan) -> Iterator[Absent]:
                 if node.artefact(plan.store).done() is None:
                     find_prepared(node.spec.benchmark, plan.store.home / PREPARED).check()
             except ConfigError as error:
-                yield Absent("benchmark", node.spec.benchmark, str(error))
+                yield Absent("benchmark", node.spec.benchmark, error)
 
 
-def _wired(grid: Grid, store: Store, absent: Callable[[Absent], object] | None = None) -> Plan:
+def _wired(grid: Grid, store: Store, absent: Callable[[Absent], object]) -> Plan:
     wiring = Wiring(store.home / "digests", lambda node: node.artefact(store).done() is not None, absent=absent)
     return Plan(grid, store, {cell.name: wiring.wire(cell.experiment) for cell in grid.cells})
 

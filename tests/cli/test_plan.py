@@ -99,7 +99,7 @@ def test_on_a_terminal(arguments: list[str]) -> None:
 @pytest.mark.parametrize(
     ("more", "status", "message"),
     [
-        ((), 2, "benchmark 'pope' is not ready"),
+        (("--set", "model=tiny"), 2, "benchmark 'pope' is not ready"),
         (("--set", "benchmarks=[{name: coco}]"), 3, "hf download Qwen/Qwen2.5-VL-7B-Instruct"),
         (("--set", "benchmarks=[{name: coco}]", "--set", "model=tiny"), 2, "no such folder 'nowhere/coco'"),
     ],
@@ -114,6 +114,66 @@ def test_submit_refuses_as_ever(
     strict = run("plan", "--strict", *arguments, *more).exception
     assert isinstance(strict, CwdpoError)
     assert (strict.exit_code, message in str(strict)) == (status, True)
+
+
+def test_submit_names_all_that_is_not_there_at_once(arguments: list[str], tmp_path: Path) -> None:
+    lines = cwdpo("submit", *arguments, HF_HOME=str(tmp_path / "hub")).stderr.splitlines()
+    assert [line.removeprefix("error: ").partition(" is ")[0].partition(": ")[0] for line in lines] == [
+        "model.path", "data.root", "benchmark 'pope'", "benchmark 'flickr30k'",
+    ]  # fmt: skip
+
+
+def test_two_data_sets_are_not_moved_by_one_option(arguments: list[str], tmp_path: Path) -> None:
+    text = GRID.replace("base: {}", "base: {}\n  other: {data: {root: elsewhere}, stage1: {}}")
+    (tmp_path / "grid.yaml").write_text(text)
+    remedies = [one["remedy"] for one in planned(*arguments)["before_submit"] if one["kind"] == "data"]
+    assert remedies == [
+        f"put the data there, or change its `root: {root}` in the grid" for root in ("nowhere/coco", "elsewhere")
+    ]
+
+
+def test_what_the_hub_has_is_said(arguments: list[str]) -> None:
+    found = planned(*arguments, "--set", "benchmarks=[{name: mmmu}]")["before_submit"]
+    assert [one["remedy"] for one in found if one["kind"] == "benchmark"] == [
+        "cwdpo data prepare mmmu --from FOLDER, or: cwdpo data prepare mmmu --from hub"
+    ]
+
+
+ASKED = """
+base:
+  data: {source: karpathy, root: nowhere/coco}
+  model: qwen2.5-vl-7b
+  stage1: {}
+  stage2: {objective: {name: dpo}, negatives: {source: llm, endpoint: {model: gpt-4o, key: TEAM_KEY}}}
+  benchmarks: [{name: mm_vet}]
+  judge: {model: judge-7b, base_url: "http://node7:8000/v1", budget: {tokens: 9000}}
+seeds: [0, 1]
+"""
+
+
+def test_who_is_asked_how_often_and_by_which_key(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "grid.yaml").write_text(ASKED)
+    monkeypatch.delenv("TEAM_KEY", raising=False)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    writer, judge = planned(*arguments)["forecast"]["endpoints"]
+    half = 113_287 // 2  # of the images of COCO's training split, which Stage 2 is asked about, a caption each
+    assert (writer["model"], writer["address"], writer["key"], writer["key_is_set"]) == (
+        "gpt-4o", "OpenAI", "TEAM_KEY", False,
+    )  # fmt: skip
+    assert half <= writer["calls"]["llm"] <= 5 * (half + 1)
+    assert (judge["address"], judge["calls"], judge["budget"]["tokens"]) == (
+        "http://node7:8000/v1", {"judge": 2 * 218}, 9000,
+    )  # fmt: skip
+    said = " ".join(run("plan", *arguments).stdout.split())
+    assert "asks gpt-4o at OpenAI (TEAM_KEY, which holds its key, is not set here): llm " in said
+    assert "asks judge-7b at http://node7:8000/v1 (without a key): judge 436 calls; tokens and cost are not" in said
+    assert "and each stage ends at tokens 9,000" in said
+    monkeypatch.setenv("TEAM_KEY", "secret-of-the-team")
+    said = run("plan", *arguments).stdout
+    assert "(key in TEAM_KEY)" in said
+    assert "secret-of-the-team" not in said
 
 
 @pytest.mark.parametrize("override", ["stage2.objective.betta=1", "data.rooot=/data", "model.dtype=float8"])

@@ -27,7 +27,7 @@ from cwdpo.evaluate.benchmarks.mmmu import Mmmu
 from cwdpo.evaluate.benchmarks.nocaps import NocapsCaptions
 from cwdpo.evaluate.benchmarks.own import Own
 from cwdpo.evaluate.benchmarks.textvqa import Textvqa
-from cwdpo.evaluate.prepared import all_prepared, check_prepared, find_prepared, prepare, receipt_of
+from cwdpo.evaluate.prepared import all_prepared, find_prepared, prepare, receipt_of
 from cwdpo.experiment import described
 
 TEXTVQA = Textvqa(name="textvqa")
@@ -106,16 +106,6 @@ def test_a_setting_with_a_folder_in_it_has_one_receipt(tmp_path: Path, receipts:
     made = prepare(benchmark, tmp_path / "own", receipts)
     assert made.title == "own (file more/mine.jsonl)"
     assert all_prepared(receipts) == [made] == [find_prepared(benchmark, receipts)]
-
-
-def test_all_that_is_not_ready_is_named_at_once(tmp_path: Path, receipts: Path) -> None:
-    own_files.write(tmp_path / "own")
-    own = Own(name="own")
-    prepare(own, tmp_path / "own", receipts)
-    with pytest.raises(ConfigError) as caught:
-        check_prepared([TEXTVQA, own, Mmbench(name="mmbench"), TEXTVQA], receipts)
-    lines = str(caught.value).splitlines()
-    assert [line.split("'")[1] for line in lines] == ["textvqa", "mmbench"]
 
 
 def test_many_categories_that_differ_are_one_note(tmp_path: Path, receipts: Path) -> None:

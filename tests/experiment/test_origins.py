@@ -51,22 +51,22 @@ def _fault(grid: str, changes: list[str]) -> str:
 @pytest.mark.parametrize(
     ("file", "old", "new", "message"),
     [
-        ("grids/main.yaml", "root: ", "rooot: 1, root: ", "{0}/grids/main.yaml: base.data.rooot: unknown key 'rooot'"),
-        ("grids/main.yaml", "root: data/coco, ", "", "{0}/grids/main.yaml: base.data.root: is required"),
-        ("grids/main.yaml", "[{name: coco}]", "[{name: coc}]", "{0}/grids/main.yaml: base.benchmarks.0: unknown name 'coc'"),
-        ("grids/main.yaml", "max_steps: 7", "max_stesp: 7", "{0}/grids/main.yaml, case 'other stage2.objective.beta=0.1': "),
-        ("grids/main.yaml", "learning_rate: 1e-4", "lr: 1e-4", "{0}/grids/main.yaml: overrides.stage2.optimization.lr: un"),
-        ("grids/main.yaml", "beta: [", "beat: [", "{0}/grids/main.yaml: axes.stage2.objective.beat: unknown key 'beat'"),
-        ("grids/main.yaml", "model: small", "model: smal", "{0}/grids/main.yaml: base.model: unknown model 'smal'; did you"),
-        ("grids/main.yaml", "dpo: {method: dpo}", "dpo: {method: dpoo}", "{0}/grids/main.yaml, case 'dpo': method: unknown me"),
-        ("models/small.yaml", "source: tiny", "source: tiny, dtyp: x", "{0}/models/small.yaml: dtyp: unknown key 'dtyp'"),
-        ("methods/dpo.yaml", "name: dpo", "name: dpo, b: 1", "{0}/methods/dpo.yaml: stage2.objective.b: unknown key 'b'"),
+        ("grids/main.yaml", "root: ", "rooot: 1, root: ", "{grid}: base.data.rooot: unknown key 'rooot'"),
+        ("grids/main.yaml", "root: data/coco, ", "", "{grid}: base.data.root: is required"),
+        ("grids/main.yaml", "[{name: coco}]", "[{name: coc}]", "{grid}: base.benchmarks.0: unknown name 'coc'"),
+        ("grids/main.yaml", "max_steps: 7", "max_stesp: 7", "{grid}, case 'other stage2.objective.beta=0.1': "),
+        ("grids/main.yaml", "learning_rate: 1e-4", "lr: 1e-4", "{grid}: overrides.stage2.optimization.lr: un"),
+        ("grids/main.yaml", "beta: [", "beat: [", "{grid}: axes.stage2.objective.beat: unknown key 'beat'"),
+        ("grids/main.yaml", "model: small", "model: smal", "{grid}: base.model: unknown model 'smal'; "),
+        ("grids/main.yaml", "dpo: {method: dpo}", "dpo: {method: dpoo}", "{grid}, case 'dpo': method: unknown me"),
+        ("models/small.yaml", "source: tiny", "source: tiny, dtyp: x", "{0}/models/small.yaml: dtyp: unknown key"),
+        ("methods/dpo.yaml", "name: dpo", "name: dpo, b: 1", "{0}/methods/dpo.yaml: stage2.objective.b: unknown key"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_told_of_who_wrote_it(configs: Path, file: str, old: str, new: str, message: str) -> None:
     assert FILES[file].count(old) == 1
     (configs / file).write_text(FILES[file].replace(old, new))
-    assert _fault("main", []).startswith(message.format(configs))
+    assert _fault("main", []).startswith(message.format(configs, grid=configs / "grids" / "main.yaml"))
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_a_mistake_is_told_of_who_wrote_it(configs: Path, file: str, old: str, n
         ("rank: 4", "rank: four", "{0}/sizes/demo.yaml: base.tuning.rank: Input should be a valid integer"),
         ("max_steps: 3", "max_steps: -3", "{0}/sizes/demo.yaml: overrides.stage1.optimization.max_steps: "),
         ("count: 2", "count: two", "{0}/sizes/demo.yaml: stage1.negatives.count: Input should be a valid integer"),
-        ("limit: 9", "limit: x", "{0}/grids/main.yaml with {0}/sizes/demo.yaml, case 'dpo stage2.objective.beta=0.1': "),
+        ("limit: 9", "limit: x", "{grid} with {0}/sizes/demo.yaml, case 'dpo stage2.objective.beta=0.1': "),
     ],
 )  # fmt: skip
 def test_a_mistake_of_a_size_is_not_told_of_the_grid(configs: Path, old: str, new: str, message: str) -> None:
@@ -83,7 +83,7 @@ def test_a_mistake_of_a_size_is_not_told_of_the_grid(configs: Path, old: str, ne
     text = FILES["sizes/demo.yaml"]
     assert text.count(old) == 1
     (configs / "sizes" / "demo.yaml").write_text(text.replace(old, new))
-    assert _fault("main-demo", []).startswith(message.format(configs))
+    assert _fault("main-demo", []).startswith(message.format(configs, grid=configs / "grids" / "main.yaml"))
 
 
 @pytest.mark.parametrize(

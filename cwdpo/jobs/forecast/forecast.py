@@ -10,6 +10,7 @@ from typing import Any
 
 from cwdpo.jobs.clusters import KINDS, Cluster, Kind, SlurmCluster
 from cwdpo.jobs.forecast.budget import HOUR, Budget, cells_done, seeds_within, used_up
+from cwdpo.jobs.forecast.calls import Calls, calls_of
 from cwdpo.jobs.forecast.estimates import Basis, Estimate, Estimates
 from cwdpo.jobs.forecast.fitting import Fit, fits_of
 from cwdpo.jobs.forecast.makespan import Limits
@@ -18,7 +19,7 @@ from cwdpo.jobs.forecast.past import ALIKE, OTHER
 from cwdpo.jobs.forecast.ranges import Range, total
 from cwdpo.jobs.forecast.schedule import Schedule, limits_of, schedule_of
 from cwdpo.jobs.forecast.storage import Files, files_of, free_bytes, group_of
-from cwdpo.jobs.forecast.tasks import Task
+from cwdpo.jobs.forecast.tasks import Asking, Task
 from cwdpo.jobs.plan import Plan, Shown
 from cwdpo.pipeline import STAGES
 
@@ -174,6 +175,12 @@ class Forecast:
             for name, own in found.items()
         }
 
+    @cached_property
+    def calls(self) -> list[Calls]:
+        """Of endpoints, that are still to be made."""
+        asked = ((node, self.estimates.tasks.of(node)) for node in self.missing)
+        return calls_of((node, task) for node, task in asked if isinstance(task, Asking))
+
     def budget(self, hours: float) -> Budget:
         """Whether so many hours are enough, and for what."""
         ends = self.schedule.middle(self.limits)
@@ -241,6 +248,7 @@ class Forecast:
             "makespan": self._makespan_json(),
             "memory": [fit.as_json() for fit in self.fits],
             "storage": self.as_storage(),
+            "endpoints": [calls.as_json() for calls in self.calls],
             "budget": budget.as_json() if budget else None,
             "time_limits": self.limits_passed(),
             "assumed": self.assumptions(),
