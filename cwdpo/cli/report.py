@@ -283,6 +283,8 @@ def as_text(made: Report, output: Path | None) -> Said:
 
     target = output or (None if made.wanted.tables else made.file)
     lines = [line for one in made.dynamics for line in one.lines()]
+    if made.wanted.paper and not any(table.paper for table in made.tables):
+        lines.append("--paper: no published numbers belong to what is shown here")
     lines += [f"written to {target}"] if target else []
     printed = terminal(made.tables, made.wanted.paper) + "".join(f"{line}\n" for line in lines)
     return Said(printed, {str(target): as_markdown(made)} if target else {})

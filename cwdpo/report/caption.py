@@ -22,7 +22,8 @@ INTERVALS = {
 }
 
 STANDINGS = (
-    "Best and tied are told by tests over seeds of the best mean against every other row, with Holm's correction"
+    "Best and tied are told by tests over seeds of the best mean against every other row, with Holm's correction;"
+    " intervals are without it"
 )
 
 

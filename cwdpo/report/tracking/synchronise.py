@@ -117,12 +117,19 @@ class _Writing:
         for cell in cells:
             if not self._is_finished(cell):
                 self.done.unfinished += 1
+                self.done.troubles += self._damaged(cell)
                 continue
             try:
                 found[cell.name] = self.cells.wanted(cell)
             except StoreError as error:
                 self.done.troubles.append(f"{cell.name}: {error}")
         return found
+
+    def _damaged(self, cell: Cell) -> list[str]:
+        """What was finished once and is not as it was written."""
+        nodes = self.plan.wired[cell.name].nodes()
+        broken = [node.title for node in nodes if self.states[node.id] == "damaged"]
+        return [f"{cell.name}: {', '.join(broken)} is damaged; `cwdpo submit` computes it again"] if broken else []
 
     def _case_wanted(self, cells: Sequence[Cell], finished: dict[str, Wanted]) -> Wanted:
         """The run of the case; cells whose scores turn out to be damaged are taken out of `finished`."""

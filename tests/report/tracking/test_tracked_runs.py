@@ -245,6 +245,15 @@ def test_a_damaged_score_is_told_and_no_number(untracked: Path) -> None:
     assert found["dpo"].value("captions/cider/mean") == pytest.approx(scores(untracked, "dpo/0")["cider"])
 
 
+def test_a_score_that_is_seen_to_be_damaged_is_told_too(untracked: Path) -> None:
+    path = artefact(untracked, "score", "dpo/1").files / "scores.json"
+    path.write_text(path.read_text() + " ")
+    shown = CliRunner().invoke(app, ["track", "-g", str(MICRO), "--home", str(untracked)])
+    assert (shown.exit_code, type(shown.exception).__name__) == (1, "StoreError")
+    assert "dpo/1: score captions is damaged; `cwdpo submit` computes it again" in shown.output
+    assert sorted(runs(untracked / "mlflow.db")) == sorted({*CASES, *CELLS} - {"dpo/1"})
+
+
 def test_a_damaged_database_is_told_with_the_remedy(tracked: Path) -> None:
     (tracked / "mlflow.db").write_bytes(b"not a database " * 500)
     with pytest.raises(StoreError) as told:
