@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,12 @@ def test_cluster_parses(path: Path) -> None:
 def test_model_parses(path: Path) -> None:
     content = read_yaml(path)
     assert validate({"checkpoint": Checkpoint, "tiny": Tiny}[content["source"]], content, str(path))
+
+
+def test_no_two_test_files_have_one_name() -> None:
+    """pytest refuses the second one, but only where both folders are collected, at the end of a whole run."""
+    found = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name, count in found.items() if count > 1] == []
 
 
 def test_no_yaml_is_left_out() -> None:
