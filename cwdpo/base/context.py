@@ -68,6 +68,21 @@ class StageContext:
     share: Share | None = None
 
 
+DIFFERENT = "different"
+"""Key of the values that a setting had in several parts of one work."""
+
+
+def settings_of_all(found: Any, more: Any) -> Any:
+    """The settings of work that was done in parts: equal ones once, of others `{"different": [every value]}`."""
+    if found == more:
+        return found
+    several = [one[DIFFERENT] if isinstance(one, dict) and DIFFERENT in one else [one] for one in (found, more)]
+    if isinstance(found, dict) and isinstance(more, dict) and several == [[found], [more]]:
+        return {key: settings_of_all(found.get(key), more.get(key)) for key in dict.fromkeys([*found, *more])}
+    first, second = several
+    return {DIFFERENT: [*first, *(value for value in second if value not in first)]}
+
+
 class Blocks(Generic[Item]):
     """Work on items in fixed blocks: the unit of batching, seeding, sharding and resume.
 
@@ -88,16 +103,23 @@ class Blocks(Generic[Item]):
 
     def _take_over(self) -> None:
         """Copy what shares have computed to where this job would have written it."""
-        shares = [folder for role, folder in self.context.inputs.items() if is_share(role)]
-        for path in (path for folder in shares for path in sorted(folder.rglob("*.json*"))):
-            target = self.context.partial / path.relative_to(next(one for one in shares if path.is_relative_to(one)))
-            if not target.exists():
-                files.write_bytes(target, path.read_bytes())
+        for folder in (folder for role, folder in self.context.inputs.items() if is_share(role)):
+            for path in sorted(folder.glob("blocks/*.jsonl")):
+                target = self.context.partial / path.relative_to(folder)
+                if not target.exists():
+                    files.write_bytes(target, path.read_bytes())
+            for path in sorted(folder.glob("*.json")):
+                self.keep(path.name, files.read_json(path))
 
     def keep(self, name: str, content: dict[str, Any]) -> None:
-        """Remember something beside the blocks until the stage is done, on the first rank."""
+        """Remember something beside the blocks until the stage is done, on the first rank.
+
+        Where blocks were computed under other settings, before an upgrade or by another job, both are told: see
+        `settings_of_all`.
+        """
         if self.context.rank.is_first:
-            files.write_json(self.context.partial / name, content)
+            path = self.context.partial / name
+            files.write_json(path, settings_of_all(files.read_json(path), content) if path.exists() else content)
 
     def publish(self, name: str, *kept: str) -> None:
         """Write what the artefact is made of, on the first rank: all rows as one file, and what was kept.

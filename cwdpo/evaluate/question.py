@@ -84,9 +84,11 @@ class Scores:
         per_item: item id -> what it contributes: `prediction` (what was read out of the answer, None where nothing
             could be), `correct` (0 to 1), and whatever the corpus values can be computed from again.
         counts: what a reader must know beside the values, such as {"answers without a letter": 3}; zeros are left out.
+        left_out: items that are in no value, because they, or what they are scored together with, could not be asked.
     """
 
     corpus: dict[str, float | None]
     per_item: dict[str, dict[str, Any]]
     unavailable: dict[str, str] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
+    left_out: int = 0

@@ -11,7 +11,10 @@ from cwdpo.base.context import StageContext
 from cwdpo.base.errors import DataError
 from cwdpo.base.identity import digest
 from cwdpo.evaluate.benchmarks import AnyBenchmark
+from cwdpo.evaluate.benchmarks.benchmark import was_asked
+from cwdpo.evaluate.benchmarks.captions import PreparedCaptions
 from cwdpo.evaluate.items import write_items
+from cwdpo.evaluate.prepared import settings_of
 
 Row = dict[str, Any]
 
@@ -29,16 +32,16 @@ def run(context: StageContext) -> None:
     scores = spec.benchmark.scored(context.inputs, rows)
     harness = {**spec.benchmark.harness(), **_settings(context, "generate"), **_judge(context)}
     cut = sum(row["truncated"] for row in rows.values())
-    counts = {"answers cut at max_new_tokens": cut, **_missing(rows), **scores.counts}
-    partial = spec.benchmark.limit is not None or _is_cut(context)
+    counts = {"answers cut at max_new_tokens": cut, **_missing(rows, scores.left_out), **scores.counts}
+    partial = spec.benchmark.limit is not None or _is_cut(context) or scores.left_out > 0
     summary = {
         "benchmark": spec.benchmark.name,
         "metrics": scores.corpus,
         "unavailable": scores.unavailable,
-        "items": len(rows),
+        "items": len(rows) - scores.left_out,
         "partial": partial,
         "counts": {name: count for name, count in counts.items() if count},
-        "notes": [] if partial else _unlike_published(context, len(rows)),
+        "notes": _unlike_published(context, None if partial else len(rows)),
         "harness": harness,
         "fingerprint": digest(harness)[:16],
     }
@@ -60,11 +63,15 @@ def _answers(context: StageContext) -> dict[str, Row]:
     return rows
 
 
-def _missing(rows: Mapping[str, Row]) -> dict[str, int]:
+def _missing(rows: Mapping[str, Row], left_out: int) -> dict[str, int]:
     """Answers that say nothing, and items that could not be asked."""
-    faults = sum("fault" in row for row in rows.values())
-    empty = sum(not row["text"].strip() and "fault" not in row for row in rows.values())
-    return {"items that did not fit into the model's context": faults, "empty answers": empty}
+    asked = [row for row in rows.values() if was_asked(row)]
+    faults = len(rows) - len(asked)
+    return {
+        "items that did not fit into the model's context, and are left out": faults,
+        "items left out because those they are scored with did not fit": left_out - faults,
+        "empty answers": sum(not row["text"].strip() for row in asked),
+    }
 
 
 def _settings(context: StageContext, role: str) -> dict[str, Any]:
@@ -81,13 +88,20 @@ def _judge(context: StageContext) -> dict[str, Any]:
     return {"judge": {**found, "endpoint": endpoint}}
 
 
-def _unlike_published(context: StageContext, items: int) -> list[str]:
-    """A sentence for everything in which the files are not those that were published."""
+def _unlike_published(context: StageContext, images: int | None) -> list[str]:
+    """A sentence for everything in which the files are not those that were published.
+
+    Args:
+        images: how many are described, if all that there are.
+    """
     if "questions" in context.inputs:
         found: list[str] = files.read_json(context.inputs["questions"] / "summary.json")["unlike_published"]
         return [f"not as published: {note}" for note in found]
-    published = sum(context.spec.benchmark.published.values())
-    return [f"not as published: {items:,} images, published are {published:,}"] if published not in (0, items) else []
+    benchmark = context.spec.benchmark
+    if images is None or not isinstance(benchmark, PreparedCaptions) or settings_of(benchmark):
+        return []
+    known = sum(benchmark.published.values())
+    return [f"not as published: {images:,} images, published are {known:,}"] if images != known else []
 
 
 def _is_cut(context: StageContext) -> bool:

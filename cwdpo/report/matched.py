@@ -12,6 +12,7 @@ from typing import Any
 
 from cwdpo.base import files
 from cwdpo.base.errors import ConfigError, StoreError, name_valid
+from cwdpo.evaluate.benchmarks.benchmark import was_asked
 from cwdpo.evaluate.generate import GENERATIONS
 from cwdpo.evaluate.items import read_items
 from cwdpo.evaluate.judging.pairs import answer_of, asked_of
@@ -205,7 +206,8 @@ def result_of(plan: Plan, cell: Cell, node: Node, key: str) -> Result:
     generated, scored = _files(plan, cell, generate), _files(plan, cell, node)
     _check_scored(plan, cell, node)
     summary = files.read_json(scored / "scores.json")
-    texts = {row["id"]: answer_of(row) for row in files.read_jsonl(generated / GENERATIONS)}
+    rows = filter(was_asked, files.read_jsonl(generated / GENERATIONS))
+    texts = {row["id"]: answer_of(row) for row in rows}
     values = {name: _number(item.get(key)) for name, item in read_items(scored, [key]).items()}
     old = [one.stage.name for one in (generate, node) if plan.changed(one)]
     folder = node.artefact(plan.store).folder.name

@@ -154,6 +154,29 @@ def test_blocks_are_joined_without_reading_their_items(tmp_path: Path) -> None:
     assert [row["id"] for row in blocks.rows()] == [0, 0, 1, 1, 2]
 
 
+def test_settings_that_changed_on_the_way_are_all_told(tmp_path: Path) -> None:
+    """An upgrade between two attempts, or another machine for a share, must not be hidden by who came first or last."""
+    nothing = lambda *_, **__: None  # noqa: E731
+    inputs = {}
+    for number, torch in enumerate(("2.6", "2.9")):
+        folder = inputs[f"share-{number}"] = tmp_path / f"share{number}"
+        files.write_jsonl(folder / "blocks" / f"{number:06d}.jsonl", [{"id": number}])
+        files.write_json(folder / "settings.json", {"dtype": "float32", "versions": {"torch": torch, "x": "1"}})
+    out, partial = tmp_path / "out", tmp_path / "partial"
+    context = StageContext(None, inputs, out, partial, partial, Rank(), Execution(), nothing, nothing)
+    for _ in range(2):  # one that was interrupted takes the same over again
+        blocks = Blocks(context, [0, 1, 2], 1)
+    blocks.keep("settings.json", {"dtype": "float32", "versions": {"torch": "2.9", "x": "1"}, "more": 1})
+    blocks.write(2, [{"id": 2}])
+    blocks.publish("rows.jsonl", "settings.json")
+    assert [row["id"] for row in files.read_jsonl(out / "rows.jsonl")] == [0, 1, 2]
+    assert files.read_json(out / "settings.json") == {
+        "dtype": "float32",
+        "versions": {"torch": {"different": ["2.6", "2.9"]}, "x": "1"},
+        "more": {"different": [None, 1]},
+    }
+
+
 # ---- what is read
 
 

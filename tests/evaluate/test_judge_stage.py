@@ -118,6 +118,13 @@ def test_an_answer_to_no_question_is_named(standin, tmp_path):
     assert len(standin.asked) == 4
 
 
+def test_nobody_is_asked_about_an_answer_that_there_is_not(tmp_path):
+    write_jsonl(tmp_path / "questions" / "questions.jsonl", [question(0).row(), question(1).row()])
+    rows = [{"id": "v1_0", "text": "", "fault": "no room"}, {"id": "v1_1", "text": ""}]
+    write_jsonl(tmp_path / "generations.jsonl", rows)
+    assert [found.question.id for found in stage.answers_of(tmp_path / "questions", tmp_path)] == ["v1_1"]
+
+
 def test_the_raw_answer_is_judged_with_its_line_breaks(standin, tmp_path):
     write_jsonl(tmp_path / "questions" / "questions.jsonl", [question(0).row()])
     write_jsonl(tmp_path / "generations.jsonl", [{"id": "v1_0", "text": "a b", "raw": " a\n b \n"}])

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import errno
 import io
+import os
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -57,6 +60,66 @@ def test_two_files_of_one_name_are_not_guessed_between(tmp_path: Path) -> None:
         (tmp_path / folder / "x.json").write_text(folder)
     with pytest.raises(DataError, match=r"several files 'x.json': a/x.json, b/x.json; keep one of them"):
         Download(tmp_path).file("x.json")
+
+
+def test_links_to_a_file_are_that_file(tmp_path: Path) -> None:
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "x.json").write_text("{}")
+    (tmp_path / "annotations_trainval2014").symlink_to("annotations")
+    (tmp_path / "y.json").symlink_to("annotations/x.json")
+    download = Download(tmp_path)
+    assert download.file("x.json") == tmp_path / "annotations" / "x.json"
+    assert [path.name for path in download.all("*.json")] == ["y.json"]
+
+
+def test_a_folder_that_may_not_be_read_is_said_where_something_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refused by a stand-in: who is root may read everything."""
+    (tmp_path / "lost+found").mkdir()
+    (tmp_path / "x.json").write_text("{}")
+    scan = os.scandir
+
+    def refusing(path: Path) -> Any:
+        if Path(path).name == "lost+found":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    download = Download(tmp_path)
+    assert download.file("x.json") == tmp_path / "x.json"
+    with pytest.raises(DataError, match=r"there is x\.json; not looked into, for want of permission: lost\+found$"):
+        download.file("z.json")
+
+
+def test_a_name_that_no_file_can_have_is_missing(tmp_path: Path) -> None:
+    download = Download(tmp_path)
+    long = "A" * 300
+    assert [download.image(f"{long}.png", "row"), download.image(f"{long}/1.png", "row")] == [
+        f"{long}.png", f"{long}/1.png",
+    ]  # fmt: skip
+    assert len(download.missing) == 2
+
+
+def test_a_folder_whose_name_cannot_be_written_down(tmp_path: Path) -> None:
+    os.mkdir(os.fsencode(tmp_path) + b"/donn\xe9es")
+    with pytest.raises(DataError, match=r"donn\\udce9es': the name of this folder is no UTF-8; rename it"):
+        Download(tmp_path)
+
+
+def test_images_that_are_not_there_are_looked_for_where_they_could_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ScienceQA's images lie in a folder each: thousands of folders, and as many that may be missing."""
+    for number in range(50):
+        (tmp_path / "train" / str(number)).mkdir(parents=True)
+    download, looked, real = Download(tmp_path), [], os.path.isfile
+    monkeypatch.setattr(os.path, "isfile", lambda path: bool(looked.append(path)) or real(path))
+    for number in range(50):
+        download.image(f"test/{number}/image.png", "row")
+    assert (len(download.missing), looked) == (50, [])
+    (tmp_path / "train" / "7" / "image.png").write_bytes(png())
+    assert download.image("train/7/image.png", "row") == "train/7/image.png"
 
 
 def test_no_folder_is_an_error(tmp_path: Path) -> None:

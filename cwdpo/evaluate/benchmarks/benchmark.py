@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
@@ -150,7 +151,13 @@ class Questions(Benchmark):
         """See `Benchmark`."""
         chosen = self.chosen(read_questions(inputs["questions"]))
         check_answers(answers, [question.id for question in chosen])
-        return self.score([_answered(question, answers[question.id]) for question in chosen])
+        unasked = {self.group(question) for question in chosen if not was_asked(answers[question.id])}
+        whole = [question for question in chosen if self.group(question) not in unasked]
+        left_out = len(chosen) - len(whole)
+        if not whole:
+            return nothing_to_score(self.metrics, left_out)
+        scores = self.score([_answered(question, answers[question.id]) for question in whole])
+        return replace(scores, left_out=left_out)
 
     def chosen(self, questions: Sequence[Question]) -> Sequence[Question]:
         """All questions, or about `limit` of them, in whole groups."""
@@ -193,6 +200,18 @@ def _evenly(names: Sequence[str], count: int) -> list[str]:
 def read_questions(folder: Path) -> list[Question]:
     """What stage `questions` wrote."""
     return [Question.of(row) for row in files.read_jsonl(folder / QUESTIONS)]
+
+
+def was_asked(row: Mapping[str, Any]) -> bool:
+    """Whether a row of generations.jsonl has an answer to the whole item: one that did not fit was not asked, and what
+    official rules make of its empty text would be no score (no letter is drawn for it, no object hallucinated)."""
+    return "fault" not in row
+
+
+def nothing_to_score(metrics: Sequence[Metric], left_out: int) -> Scores:
+    """Of items that could not be asked, each one or what it is scored with."""
+    reason = f"not available: none of {left_out:,} items could be asked"
+    return Scores({one.key: None for one in metrics}, {}, {one.key: reason for one in metrics}, left_out=left_out)
 
 
 def check_answers(answers: Mapping[str, object], asked: Sequence[str]) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from cwdpo.base.errors import DataError
 from cwdpo.data.records import Record, open_records
 from cwdpo.data.sources import DataSource, Demo, Karpathy, Nocaps, Source
-from cwdpo.evaluate.benchmarks.benchmark import Benchmark
+from cwdpo.evaluate.benchmarks.benchmark import Benchmark, nothing_to_score, was_asked
 from cwdpo.evaluate.question import Metric, Scores
 from cwdpo.evaluate.reading.download import Download
 from cwdpo.model.generate import Prompted
@@ -56,7 +57,12 @@ class KarpathyCaptions(Benchmark):
 
     def scored(self, inputs: Mapping[str, Path], answers: Mapping[str, Mapping[str, Any]]) -> Scores:
         """Score answers by image id; what cannot be computed is None with the reason."""
-        return self.score({name: str(row["text"]) for name, row in answers.items()}, self._records(inputs))
+        texts = {name: str(row["text"]) for name, row in answers.items() if was_asked(row)}
+        left_out = len(answers) - len(texts)
+        if not texts:
+            return nothing_to_score(self.metrics, left_out)
+        records = [record for record in self._records(inputs) if record.image_id not in answers.keys() - texts.keys()]
+        return replace(self.score(texts, records), left_out=left_out)
 
     def score(self, texts: Mapping[str, str], records: Sequence[Record]) -> Scores:
         """Score captions by image id against the references of the records."""

@@ -10,6 +10,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from glob import escape
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -159,7 +160,8 @@ def _listed(download: Download, task: str, home: str | None) -> Iterator[_Row]:
 
 def _beside(download: Download, home: str) -> Iterator[_Row]:
     texts = Path(home).parent / "questions_answers_YN"  # beside images/; flat folders have theirs among the images
-    for path in download.all(f"{texts.as_posix() if (download.root / texts).is_dir() else home}/*.txt"):
+    folder = texts.as_posix() if (download.root / texts).is_dir() else home
+    for path in download.all(f"{escape(folder)}/*.txt"):
         image = next((name for name in _images_of(path) if (download.root / home / name).is_file()), f"{path.stem}.jpg")
         for where, parts in _lines(path, ("question", "answer")):
             yield _Row(where, image, parts[0], _answer(parts[1], where))

@@ -44,7 +44,7 @@ class Own(Questions):
     def load(self, download: Download) -> Iterator[Question]:
         """One question a line."""
         for where, row in read_lines(download.file(self.file), ()):
-            images = row.get("images", [row["image"]] if "image" in row else [])
+            images = row.get("images", [row["image"]] if row.get("image") is not None else [])
             if not isinstance(images, list):
                 raise DataError(f"{where}: images is {images!r:.80}; expected a list of paths")
             yield Question(

@@ -22,7 +22,7 @@ from cwdpo.endpoint.exchange import Exchange, Settled, Unfit, check_willing, mes
 from cwdpo.endpoint.replies import Replies, Reply, Request
 from cwdpo.endpoint.settings import Endpoint
 from cwdpo.endpoint.tally import Tally
-from cwdpo.evaluate.benchmarks.benchmark import read_questions
+from cwdpo.evaluate.benchmarks.benchmark import read_questions, was_asked
 from cwdpo.evaluate.judging.judged import Judged
 from cwdpo.evaluate.judging.known import AnyJudged
 from cwdpo.evaluate.question import Answered
@@ -101,7 +101,7 @@ def run(context: StageContext) -> None:
 
 
 def answers_of(questions: Path, generated: Path) -> list[Answered]:
-    """Every answer with its question, in the order of the answers.
+    """Every answer with its question, in the order of the answers, but for those to questions that were not asked.
 
     Raises:
         DataError: an answer is to no question.
@@ -112,7 +112,8 @@ def answers_of(questions: Path, generated: Path) -> list[Answered]:
     for row in files.read_jsonl(path):
         if row["id"] not in asked:
             raise DataError(f"{path}: an answer to '{row['id']}', which is no question of {questions}")
-        found.append(Answered(asked[row["id"]], str(row.get("raw", row["text"])).strip()))
+        if was_asked(row):
+            found.append(Answered(asked[row["id"]], str(row.get("raw", row["text"])).strip()))
     return found
 
 

@@ -10,7 +10,8 @@ import base64
 import binascii
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -44,9 +45,12 @@ class Download:
         self.images: dict[str, int] = {}
         self._missing: list[str] = []
         self._prefixes: list[str] = []
+        self._closed: list[str] = []
+        _check_text(str(root))
         if not root.is_dir():
             raise DataError(f"{root}: no such folder")
         self._folders = list(self._walk())
+        self._within: dict[str, list[str]] = {}
 
     @property
     def missing(self) -> list[str]:
@@ -133,22 +137,38 @@ class Download:
         level = [""]
         for _ in range(DEPTH + 1):
             yield from level
-            level = [f"{folder}/{name}".lstrip("/") for folder in level for name in _subfolders(self.root / folder)]
+            level = [f"{folder}/{name}".lstrip("/") for folder in level for name in self._subfolders(folder)]
+
+    def _subfolders(self, folder: str) -> list[str]:
+        with self._entries(folder) as entries:
+            found = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+        for name in found:
+            _check_text(f"{self.root / folder / name}")
+        return found
 
     def _matching(self, pattern: str) -> list[str]:
+        """Files, each once, also where links lead to it by other names; none that a name with a dot hides."""
         exact = not set(pattern) & set("*?[")  # then no folder with all its images has to be listed
         folders = [self.root / folder for folder in self._folders]
         found = [path for folder in folders for path in ([folder / pattern] if exact else sorted(folder.glob(pattern)))]
-        return [path.relative_to(self.root).as_posix() for path in found if path.is_file()]
+        shown = [path for path in found if os.path.isfile(path) and (exact or not path.name.startswith("."))]
+        distinct = {path.resolve(): path for path in reversed(shown)}
+        return [path.relative_to(self.root).as_posix() for path in shown if distinct[path.resolve()] == path]
 
     def _prefix_of(self, name: str) -> str | None:
         """The folder that holds an image: one that held others, else any; None where none does."""
-        for prefix in [*self._prefixes, *self._folders]:
-            if (self.root / prefix / name).is_file():
+        for prefix in [*self._prefixes, *self._holding(name.partition("/")[0] if "/" in name else "")]:
+            if os.path.isfile(self.root / prefix / name):  # False too where a name is longer than any file's can be
                 if prefix not in self._prefixes:
                     self._prefixes.append(prefix)
                 return prefix
         return None
+
+    def _holding(self, inner: str) -> list[str]:
+        """Folders with a folder of this name in them; of none, all."""
+        if inner not in self._within:
+            self._within[inner] = [name for name in self._folders if os.path.isdir(self.root / name / inner)]
+        return self._within[inner]
 
     def _near(self, name: str) -> str:
         """What is there instead."""
@@ -157,21 +177,40 @@ class Download:
         close = get_close_matches(name, alike, n=1)
         hint = f"did you mean '{close[0]}'? " if close else ""
         shown = ", ".join([*(alike or names)[:SHOWN], *(["..."] if len(alike or names) > SHOWN else [])])
-        return f"; {hint}there is {shown or 'no file'}"
+        closed = f"; not looked into, for want of permission: {', '.join(self._closed[:SHOWN])}" if self._closed else ""
+        return f"; {hint}there is {shown or 'no file'}{closed}"
 
     def _some(self, folder: str) -> Sequence[Path]:
         """A few files of a folder, which may hold a hundred thousand images."""
         found: list[Path] = []
-        with os.scandir(self.root / folder) as entries:
+        with self._entries(folder) as entries:
             for entry in entries:
                 if entry.is_file() and len(found) < 50:
                     found.append(Path(entry.name))
         return found
 
+    @contextmanager
+    def _entries(self, folder: str) -> Iterator[Iterable[os.DirEntry[str]]]:
+        """What lies in a folder; nothing in one that may not be read, such as the `lost+found` of a disk."""
+        try:
+            found = os.scandir(self.root / folder)
+        except PermissionError:
+            if folder not in self._closed:
+                self._closed.append(folder)
+            yield []
+            return
+        except OSError as error:
+            raise DataError(f"{self.root / folder}: cannot be looked into: {error.strerror}") from error
+        with found:
+            yield found
 
-def _subfolders(folder: Path) -> list[str]:
-    with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+
+def _check_text(path: str) -> None:
+    """Raise `DataError` for a name that cannot be written down."""
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"{path!a}: the name of this folder is no UTF-8; rename it") from error
 
 
 def _decoded(content: str | bytes, where: str) -> bytes:

@@ -150,6 +150,8 @@ def test_where_the_published_singular_is_wrong_ours_is_not():
         ("a dog.a cat", ["cat"]),
         ("(a dog.) \"a cat.\" 'a bird' \u201ca cow.\u201d", ["dog", "cat", "bird", "cow"]),
         ("the dog's bowl, the dogs' bowls, the cat\u2019s bowl", ["dog", "bowl", "dog", "bowl", "cat", "bowl"]),
+        ("a shop named 'Driver's', a cat's' toy", ["person", "cat"]),
+        ("a ''stop sign'' on a pole", ["stop sign"]),
         ("**Dog**: a cat\n- bird", ["dog", "cat", "bird"]),
         ("a dog-like cat/dog", []),
     ],

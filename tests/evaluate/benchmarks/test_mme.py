@@ -83,6 +83,14 @@ def test_the_release_alone_has_the_same_questions(root, release):
     assert f"{RELEASE}/code_reasoning/0002.txt" in download.files
 
 
+def test_a_folder_with_brackets_and_hidden_files_beside_the_texts_mean_nothing(tmp_path, root, release):
+    shutil.copytree(release, tmp_path / "MME [v1]" / "deeper")
+    for text in (tmp_path / "MME [v1]").rglob("*.txt"):
+        (text.parent / f"._{text.name}").write_bytes(b"\x00\x05\x16\x07Mac OS X")
+    found = list(BENCHMARK.load(Download(tmp_path / "MME [v1]")))
+    assert [question.id for question in found] == [question.id for question in load(root)]
+
+
 def test_lists_in_which_answers_were_filled_in_are_read_too(root):
     expected = load(root)
     shutil.rmtree(root / "eval_tool" / "Your_Results")

@@ -65,9 +65,9 @@ def test_each_answer_of_a_list_is_a_true_one(tmp_path: Path) -> None:
     assert marks == [1.0, 1.0, 0.0]
 
 
-def test_no_answer_and_no_category_may_be_said_so(tmp_path: Path) -> None:
-    question = written(tmp_path, {"id": 1, "question": "?", "answer": None, "category": None})
-    assert (question.truth, question.category) == ({"answers": []}, "")
+def test_no_answer_no_category_and_no_image_may_be_said_so(tmp_path: Path) -> None:
+    question = written(tmp_path, {"id": 1, "question": "?", "answer": None, "category": None, "image": None})
+    assert (question.truth, question.category, question.images) == ({"answers": []}, "", ())
 
 
 def test_line_breaks_of_questions_are_kept(tmp_path: Path) -> None:

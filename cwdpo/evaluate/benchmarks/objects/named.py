@@ -16,9 +16,9 @@ from cwdpo.base.config import read_yaml
 
 STOP = re.compile(r"(?<!\.)\.(?=[\"'\u201d\u2019\u00bb;*:@(){}\[\]!?]|\s|$)")
 """A full stop that ends a word; in "3.5" and "dog.cat" it is part of one."""
-MARK = re.compile(r"\.{2,}|--|[;@#$%&?!*()\[\]{}<>\"`\u00ab\u00bb\u2018-\u201e\u2012-\u2015]|[:,](?!\d)")
+MARK = re.compile(r"\.{2,}|--|''|[;@#$%&?!*()\[\]{}<>\"`\u00ab\u00bb\u2018-\u201e\u2012-\u2015]|[:,](?!\d)")
 """What is a token of its own. A hyphen or a slash is none: "tennis-racket" is one word, and no object."""
-CLITIC = re.compile(r"(?<=\w)(?='(?:s|m|d|ll|re|ve)?(?:\s|$))|(?<=\s')(?=\w)")
+CLITIC = re.compile(r"(?<=\w)(?='(?:s|m|d|ll|re|ve)?(?:\s|'|$))|(?<=\s')(?=\w)")
 """Where a word ends before an apostrophe, or begins after a quote."""
 
 
