@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
 from cwdpo.base import files
 from cwdpo.base.errors import ConfigError, NotAvailable
 from cwdpo.base.sources import source_digests
+from cwdpo.evaluate.benchmarks.benchmark import NONE_ASKED
 from cwdpo.evaluate.benchmarks.captions import KarpathyCaptions
 from cwdpo.evaluate.prepared import FOLDER as PREPARED
 from cwdpo.evaluate.prepared import find_prepared
 from cwdpo.evaluate.questions import QuestionsSpec
 from cwdpo.evaluate.score import ScoreSpec
 from cwdpo.graph import Node
-from cwdpo.jobs.plan import Plan, make_plan
+from cwdpo.jobs.plan import Plan, Shown, make_plan
 from cwdpo.metrics.domains import EMPTY
 from cwdpo.metrics.java import find_java
 from cwdpo.metrics.spice import FETCHED, NO_PARSER, has_spice_jars
@@ -31,17 +32,17 @@ def prepare(plan: Plan, on_stale: OnStale, say: Callable[[str], object]) -> Plan
     Raises:
         ConfigError: finished or unfinished work was made by other code and nobody said what to do with it.
     """
-    lines = [_retire(plan, node, "damaged") for node in _damaged(plan)]
-    lines += [_retire(plan, node, "out of date") for node in _outdated_shares(plan)]
     _check_prepared(plan)
+    damaged = _damaged(plan)
+    if damaged and on_stale == "refuse":
+        _refuse_stale(plan, plan.states())  # before anything is taken back
+    lines = [_retire(plan, node, "damaged") for node in damaged]
+    lines += [_retire(plan, node, "out of date") for node in _outdated_shares(plan)]
     states = plan.states()
     for node in plan.nodes:
         if states[node.id] in ("done", "stale"):  # a kill between the commit and the tidying leaves checkpoints behind
             files.remove_tree(node.artefact(plan.store).partial)
-    stale = [node for node in plan.nodes if states[node.id] == "stale"]
-    begun = [node for node in plan.nodes if states[node.id] != "running" and plan.unfinished_changed(node)]
-    if (stale or begun) and on_stale == "refuse":
-        raise ConfigError(_stale_message(plan, stale, begun))
+    stale, begun = _refuse_stale(plan, states) if on_stale == "refuse" else _made_by_other_code(plan, states)
     if on_stale == "accept":
         lines += [_accept(plan, node) for node in stale] + [_go_on(plan, node) for node in begun]
     else:
@@ -52,6 +53,20 @@ def prepare(plan: Plan, on_stale: OnStale, say: Callable[[str], object]) -> Plan
     for line in lines:
         say(line)
     return make_plan(plan.grid, plan.store) if lines else plan  # what was taken back may be shared out
+
+
+def _made_by_other_code(plan: Plan, states: Mapping[str, Shown]) -> tuple[list[Node], list[Node]]:
+    """Nodes that are finished, and nodes that are begun."""
+    stale = [node for node in plan.nodes if states[node.id] == "stale"]
+    return stale, [node for node in plan.nodes if states[node.id] != "running" and plan.unfinished_changed(node)]
+
+
+def _refuse_stale(plan: Plan, states: Mapping[str, Shown]) -> tuple[list[Node], list[Node]]:
+    """The same; raises `ConfigError` where there are any."""
+    stale, begun = _made_by_other_code(plan, states)
+    if stale or begun:
+        raise ConfigError(_stale_message(plan, stale, begun))
+    return stale, begun
 
 
 def _check_prepared(plan: Plan) -> None:
@@ -151,5 +166,6 @@ def _lacks(plan: Plan, node: Node, parser: bool) -> bool:
     if artefact.state() != "done":
         return False
     reasons: dict[str, str] = files.read_json(artefact.files / "scores.json")["unavailable"]
-    others = [metric for metric, reason in reasons.items() if not metric.endswith("spice") and reason != EMPTY]
+    brought = {metric: why for metric, why in reasons.items() if why != EMPTY and not why.startswith(NONE_ASKED)}
+    others = [metric for metric in brought if not metric.endswith("spice")]
     return bool(others) or (parser and any(NO_PARSER in reason for reason in reasons.values()))

@@ -246,6 +246,9 @@ def test_stale_is_refused_until_the_user_decides(home: Path) -> None:
     make_stale(home, node)
     name = folder(home, node).name
     assert {key for key, state in states(home).items() if state == "stale"} == {name}
+    broken = folder(home, node_of(home, "generate", "sft/0")) / "attempts" / "1" / "out" / "generations.jsonl"
+    whole = broken.read_bytes()
+    broken.write_bytes(whole + b"\n")  # is computed again, but not by a submit that refuses
     before = {path: path.stat().st_mtime_ns for path in home.glob("store/**/*")}
 
     done = submit(home)
@@ -256,6 +259,7 @@ def test_stale_is_refused_until_the_user_decides(home: Path) -> None:
     assert "--recompute" in done.stderr
     assert before == {path: path.stat().st_mtime_ns for path in home.glob("store/**/*")}
     assert value(report(home), "base", "cider")["mean"] is not None
+    broken.write_bytes(whole)
 
     shown = succeed(submit(home, "--accept-stale"))
     assert f"generate {node.id[:16]} accepted as it is" in shown

@@ -25,6 +25,8 @@ from cwdpo.model.decoding import Decoding
 from cwdpo.model.generate import Prompted
 
 QUESTIONS = "questions.jsonl"
+NONE_ASKED = "not available: none of"
+"""Begins the reason why a score of nothing has no value."""
 
 
 class Benchmark(Config):
@@ -210,7 +212,7 @@ def was_asked(row: Mapping[str, Any]) -> bool:
 
 def nothing_to_score(metrics: Sequence[Metric], left_out: int) -> Scores:
     """Of items that could not be asked, each one or what it is scored with."""
-    reason = f"not available: none of {left_out:,} items could be asked"
+    reason = f"{NONE_ASKED} {left_out:,} items could be asked"
     return Scores({one.key: None for one in metrics}, {}, {one.key: reason for one in metrics}, left_out=left_out)
 
 
