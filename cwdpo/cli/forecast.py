@@ -175,11 +175,12 @@ def _sentences(forecast: Forecast) -> Iterator[str]:
 
 def _costs(forecast: Forecast) -> Iterator[tuple[str, ...]]:
     for stage in forecast.stages:
-        cost = _range(stage.hours) if stage.hours.high else "-"
+        cost = " + ".join([_range(stage.hours)] * bool(stage.hours.high) + ["?"] * bool(stage.bases.get("unknown")))
+        cost = cost or "-"
         yield stage.stage, str(stage.distinct), str(stage.naive), str(stage.missing), cost
     yield (
         "all", str(len(forecast.plan.nodes)), str(sum(stage.naive for stage in forecast.stages)),
-        str(len(forecast.missing)), _range(forecast.hours),
+        str(len(forecast.missing)), _range(forecast.hours) + (" + ?" if forecast.bases["unknown"] else ""),
     )  # fmt: skip
 
 
@@ -204,9 +205,10 @@ def _makespan(forecast: Forecast) -> str:
     found, slurm = forecast.makespan, isinstance(forecast.cluster, SlurmCluster)
     limits = [f"{name} {value}" for name, value in vars(forecast.limits).items() if value]
     where = "" if not limits else f" ({', '.join(limits)})" if slurm else f" ({forecast.limits.nodes} at a time)"
+    least = "at least " if forecast.bases["unknown"] else ""
     what_if = ", ".join(f"{count}: {duration(seconds)}" for count, seconds in forecast.what_if())
     text = (
-        f"makespan: {duration(found.middle)} ({duration(found.low)} to {duration(found.high)}) as"
+        f"makespan: {least}{duration(found.middle)} ({duration(found.low)} to {duration(found.high)}) as"
         f" {len(forecast.schedule.jobs)} jobs{where}"
     )
     if limits:
@@ -250,7 +252,8 @@ def _storage(forecast: Forecast) -> str:
     found = forecast.as_storage()
     largest = sorted(found["by"].items(), key=lambda entry: -entry[1])[:3]
     parts = ", ".join(f"{name} {human(size)}" for name, size in largest if size)
-    running, scarce = found["checkpoints_of_a_training"], found["kept"] > found["free"]
+    running = found["checkpoints_of_a_training"]
+    scarce = found["kept"] + running > found["free"]
     return (
         f"storage: {human(found['kept'])} ({parts})"
         f"{f', and {human(running)} of checkpoints for each training that runs' if running else ''};"
@@ -269,6 +272,12 @@ def _budget(answer: Answer) -> Iterator[str]:
         return
     if budget.enough:
         yield f"budget: {number(budget.hours)} {unit} are enough by what is expected, not by the high estimate"
+        return
+    if budget.unknown:
+        yield (
+            f"budget: whether {number(budget.hours)} {unit} are enough CANNOT BE SAID: nobody knows what"
+            f" {budget.unknown} stages take; the others need {_range(budget.needed)}"
+        )
         return
     yield f"budget: {number(budget.hours)} {unit} are NOT enough: {_range(budget.needed)} are needed"
     named = ", ".join(budget.first[:MOST_CELLS]) + (", ..." if len(budget.first) > MOST_CELLS else "")

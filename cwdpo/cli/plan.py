@@ -43,7 +43,7 @@ StrictOption = Annotated[
 
 
 @app.command(
-    epilog="Exit status: 1 where more is expected than --budget allows, 2 for a wrong key, else 0, whatever lacks."
+    epilog="Exit status: 1 where --budget is not enough, or nobody can say, 2 for a wrong key, else 0, whatever lacks."
     " Example: cwdpo plan --grid demo --budget 10"
 )
 def plan(

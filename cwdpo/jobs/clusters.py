@@ -262,6 +262,11 @@ class SlurmCluster(Config):
             wanted = self.resources(kind)
             if wanted.gpus_per_node > self.node.gpus:
                 raise ValueError(f"{kind}.gpus_per_node {wanted.gpus_per_node}: a node has {self.node.gpus}")
+            if wanted.tasks_per_node > wanted.gpus_per_node > 0:
+                raise ValueError(
+                    f"{kind}.tasks_per_node {wanted.tasks_per_node}: a rank takes a GPU, and its jobs have"
+                    f" {wanted.gpus_per_node} a node"
+                )
             if wanted.tasks_per_node * wanted.cpus_per_task > self.node.cpus:
                 raise ValueError(
                     f"{kind}: {wanted.tasks_per_node} rank(s) with {wanted.cpus_per_task} core(s) each do not fit a"

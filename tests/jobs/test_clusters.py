@@ -63,6 +63,7 @@ def test_time_limits(text: str, minutes: int) -> None:
         ("kind: slurm", "node"),
         ("kind: slurm\nnode: {gpus: 4, cpus: 8}\ntrain: {gpus_per_node: 8}", "train.gpus_per_node 8: a node has 4"),
         ("kind: slurm\nnode: {gpus: 4, cpus: 8}\ntrain: {cpus_per_task: 4}", "do not fit a node of 8"),
+        ("kind: slurm\nnode: {gpus: 4, cpus: 8}\ntrain: {tasks_per_node: 8}", "train.tasks_per_node 8: a rank takes a"),
         ("kind: slurm\nnode: {gpus: 4, cpus: 8}\ntrain: {time: soon}", "expected HH:MM:SS"),
         ("kind: slurm\nnode: {gpus: 4, cpus: 8}\ntrain: {time: '0:00:00'}", "longer than nothing"),
         ("kind: slurm\nnode: {gpus: 4, cpus: 8}\nports: [30000, 40000]", "between 1024 and 32767"),

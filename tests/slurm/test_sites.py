@@ -25,13 +25,14 @@ def at_work(run: Run, *cells: str) -> None:
 
 
 def kill_without_a_trace(run: Run, element: str) -> None:
-    """SIGKILL to every process of a job, its script first: nobody is left to say anything."""
+    """SIGKILL to every process of a job, stopped before: nobody notices that another one is gone, or says anything."""
     job = run.cluster.run("squeue", "--noheader", "--jobs", element, "--format", "%A")
     found = sorted(run.cluster.processes_of(job), key=lambda entry: "slurm_script" not in entry[1])
     assert "slurm_script" in found[0][1], found
-    for pid, _ in found:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        for pid, _ in found:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
 
 
 def settled(run: Run, stage: str, cell: str) -> list[tuple[str, str]]:

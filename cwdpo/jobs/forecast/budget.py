@@ -21,6 +21,7 @@ class Budget:
         first: cells that would be done when the hours are used up, all being as expected; those done now among them.
         cells: how many there are.
         seeds: the first seeds of the grid that the hours are enough for, together.
+        unknown: stages that are in no number, because nobody knows what they take.
     """
 
     hours: float
@@ -28,22 +29,23 @@ class Budget:
     first: tuple[str, ...]
     cells: int
     seeds: tuple[int, ...]
+    unknown: int = 0
 
     @property
     def enough(self) -> bool:
-        """By what is to be expected."""
-        return self.needed.middle <= self.hours
+        """By what is to be expected; of what nobody knows nothing is."""
+        return self.needed.middle <= self.hours and not self.unknown
 
     @property
     def surely(self) -> bool:
         """Even if all takes as long as it may."""
-        return self.needed.high <= self.hours
+        return self.needed.high <= self.hours and not self.unknown
 
     def as_json(self) -> dict[str, Any]:
         """For a script."""
         return {
             "hours": self.hours, "enough": self.enough, "surely": self.surely, "cells_done_first": list(self.first),
-            "cells": self.cells, "seeds_that_fit": list(self.seeds),
+            "cells": self.cells, "seeds_that_fit": list(self.seeds), "stages_not_counted": self.unknown,
         }  # fmt: skip
 
 

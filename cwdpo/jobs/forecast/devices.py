@@ -12,23 +12,23 @@ from cwdpo.jobs.fit import GB, memory_of_a_rank
 TERA = 1e12
 
 GPUS = {
-    "v100": (125, 0.9),
-    "a100": (312, 2.0),
-    "a40": (150, 0.7),
-    "a6000": (155, 0.77),
-    "l40": (181, 0.86),
-    "l40s": (362, 0.86),
-    "l4": (121, 0.3),
-    "4090": (165, 1.0),
-    "h100": (989, 3.35),
-    "h200": (989, 4.8),
-    "gh200": (989, 4.0),
-    "b200": (2250, 8.0),
-    "mi250": (383, 3.2),
-    "mi300": (1307, 5.3),
+    "v100": (125, 15.7, 0.9),
+    "a100": (312, 19.5, 2.0),
+    "a40": (150, 37.4, 0.7),
+    "a6000": (155, 38.7, 0.77),
+    "l40": (181, 90.5, 0.86),
+    "l40s": (362, 91.6, 0.86),
+    "l4": (121, 30.3, 0.3),
+    "4090": (165, 82.6, 1.0),
+    "h100": (989, 67, 3.35),
+    "h200": (989, 67, 4.8),
+    "gh200": (989, 67, 4.0),
+    "b200": (2250, 75, 8.0),
+    "mi250": (383, 45.3, 3.2),
+    "mi300": (1307, 163, 5.3),
 }
-"""Part of a GPU's name -> its dense peak in half precision (10^12 operations a second) and the bandwidth of its memory
-(10^12 bytes a second), as the makers state them."""
+"""Part of a GPU's name -> its dense peaks in half and in single precision (10^12 operations a second; torch takes no
+TF32 unless told to) and the bandwidth of its memory (10^12 bytes a second), as the makers state them."""
 
 USUAL = "a100"
 """What is assumed where a profile does not say."""
@@ -45,7 +45,8 @@ class Device:
 
     Attributes:
         name: for people.
-        peak: operations a second.
+        peak: operations a second in half precision; of CPU cores in float32.
+        single: operations a second in float32.
         bandwidth: bytes a second from its memory.
         memory: bytes; 0 where nobody knows.
         gpu: False for CPU cores.
@@ -54,10 +55,15 @@ class Device:
 
     name: str
     peak: float
+    single: float
     bandwidth: float
     memory: float
     gpu: bool
     assumed: str = ""
+
+    def peak_in(self, dtype: str) -> float:
+        """Operations a second in `float32`, `bfloat16` or `float16`."""
+        return self.single if dtype == "float32" else self.peak
 
 
 def device_of(cluster: Cluster, kind: Kind) -> Device:
@@ -78,13 +84,13 @@ def _gpu(name: str, memory: float, where: str) -> Device:
     assumed = (
         "" if known else f"{where} is {f'{name!r}, which is not known' if name else 'not set'}: an A100 is assumed"
     )
-    peak, bandwidth = GPUS[known[-1] if known else USUAL]
-    return Device(name or USUAL.upper(), peak * TERA, bandwidth * TERA, memory, True, assumed)
+    peak, single, bandwidth = (number * TERA for number in GPUS[known[-1] if known else USUAL])
+    return Device(name or USUAL.upper(), peak, single, bandwidth, memory, True, assumed)
 
 
 def _cores(count: int, memory: float) -> Device:
     name = f"{count} CPU core{'s' if count > 1 else ''}"
-    return Device(name, count * CORE, count * CORE_BYTES, memory, False)
+    return Device(name, count * CORE, count * CORE, count * CORE_BYTES, memory, False)
 
 
 def gpu_name() -> str:

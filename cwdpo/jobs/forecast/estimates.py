@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from cwdpo.graph import Node
 from cwdpo.jobs.clusters import KINDS, Cluster, Kind, LocalCluster, SlurmCluster
 from cwdpo.jobs.forecast.counts import Sizes
 from cwdpo.jobs.forecast.devices import Device, device_of
-from cwdpo.jobs.forecast.modelled import modelled
+from cwdpo.jobs.forecast.modelled import modelled, ready
 from cwdpo.jobs.forecast.past import History, measured
 from cwdpo.jobs.forecast.ranges import Range
 from cwdpo.jobs.forecast.reading import Tasks
@@ -31,6 +31,7 @@ class Estimate:
         gpus: that it holds meanwhile.
         basis: where the seconds are from.
         used: finished stages that they are from.
+        ready: seconds of them that a job of several stages has only once: it starts, and loads the model.
     """
 
     seconds: Range
@@ -38,6 +39,7 @@ class Estimate:
     gpus: int
     basis: Basis
     used: int = 0
+    ready: Range = field(default_factory=Range)
 
 
 class Estimates:
@@ -92,5 +94,6 @@ class Estimates:
             seconds = measured(task, pasts, alike, ranks)
             return Estimate(seconds, ranks, gpus, "measured" if alike else "alike", len(pasts))
         if isinstance(task, Preparing | Asking) or task.subject.model is not None:  # type: ignore[attr-defined]
-            return Estimate(modelled(task, ranks, self.device(KINDS[task.stage])), ranks, gpus, "modelled")
+            device = self.device(KINDS[task.stage])
+            return Estimate(modelled(task, ranks, device), ranks, gpus, "modelled", ready=ready(task, device))
         return Estimate(Range(), ranks, gpus, "unknown")

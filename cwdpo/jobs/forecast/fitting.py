@@ -88,8 +88,11 @@ def need_of(task: Training | Generating, ranks: int, gpu: bool) -> Need:
             task.execution, ranks, gpu,
         )  # fmt: skip
     rows = seeing(task.rows, subject.longest)
+    if task.sampled:  # any of them may be as long as it can get
+        rows = tuple(replace(row, length=task.sampled.new) for row in rows)
     sampled = need_of(task.sampled, ranks, gpu) if task.sampled else None
     assert not isinstance(sampled, TrainingNeed), "what is sampled is generated"
     return TrainingNeed(
-        subject.model, subject.dtype, rows, task.trained, task.execution, ranks, gpu, task.frozen_copy, sampled
-    )
+        subject.model, subject.dtype, rows, task.trained, task.execution, ranks, gpu, task.frozen_copy, sampled,
+        task.batch,
+    )  # fmt: skip

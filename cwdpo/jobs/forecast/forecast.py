@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -115,14 +115,27 @@ class Forecast:
         found: dict[str, list[tuple[Estimate, int]]] = defaultdict(list)
         for task, count in self.work:
             found[task.stage].append((self.estimates.of_task(task), count))
+        spared = self._spared
         return [
             StageCost(
                 name, distinct[name], naive[name], sum(count for _, count in found[name]),
-                total(self.hours_of(one) * count for one, count in found[name]),
-                total(one.seconds * count for one, count in found[name]), _bases(found[name]),
+                total(self.hours_of(one) * count for one, count in found[name]) - total(
+                    one.ready * (self.held(one) / HOUR) for one in spared[name]
+                ),
+                total(one.seconds * count for one, count in found[name]) - total(one.ready for one in spared[name]),
+                _bases(found[name]),
             )
             for name in STAGES if distinct[name]
         ]  # fmt: skip
+
+    @cached_property
+    def _spared(self) -> Mapping[str, Sequence[Estimate]]:
+        """Of each kind those that find the model loaded: all but the first of a job."""
+        found: dict[str, list[Estimate]] = defaultdict(list)
+        for own in self.schedule.members:
+            for node in own[1:]:
+                found[node.stage.name].append(self.estimates.of(node))
+        return found
 
     @cached_property
     def hours(self) -> Range:
@@ -149,7 +162,7 @@ class Forecast:
         slurm = isinstance(self.cluster, SlurmCluster)
         for count in ASKED if slurm else HERE:
             if count < len(self.missing) and count != (self.limits.queue if slurm else self.limits.nodes):
-                limits = Limits(queue=count, nodes=self.limits.nodes) if slurm else Limits(nodes=count)
+                limits = replace(self.limits, **{"queue" if slurm else "nodes": count})
                 yield count, max(self.schedule.middle(limits), default=0.0)
 
     @cached_property
@@ -190,7 +203,8 @@ class Forecast:
         ended = {node.id: end for own, end in zip(self.schedule.members, ends, strict=True) for node in own}
         cost = {node.id: self.hours_of(self.estimates.of(node)).middle for node in self.missing}
         seeds = seeds_within(self.plan, hours, cost)
-        return Budget(hours, self.hours, cells_done(self.plan, ended, when), len(self.plan.wired), seeds)
+        done = cells_done(self.plan, ended, when)
+        return Budget(hours, self.hours, done, len(self.plan.wired), seeds, self.bases["unknown"])
 
     def assumptions(self) -> list[str]:
         """What was taken for granted, a sentence each."""

@@ -7,7 +7,8 @@ is one feed-forward layer's worth, and one chunk of logits.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
@@ -33,6 +34,8 @@ LOGITS = 3
 """Tensors of the size of a chunk of logits that are alive together: logits, their softmax, the gradient."""
 PASS_TOKENS = 2048
 """Tokens of one pass over prompts before an answer is decoded."""
+SEVERAL = 8
+"""Items of a block below which decoding slows down so much that other settings are tried first."""
 ROOM = 0.95
 """Share of a GPU's memory that may be planned with."""
 
@@ -72,6 +75,7 @@ class TrainingNeed:
         rows: of the longest sample that is to be expected, one for each view of its image.
         frozen_copy: the policy it started from is held beside it.
         sampled: answers that it samples.
+        batch: samples of a step on all ranks; None is more than all of them take at a time.
     """
 
     model: Dimensions
@@ -83,6 +87,7 @@ class TrainingNeed:
     gpu: bool = True
     frozen_copy: bool = False
     sampled: GeneratingNeed | None = None
+    batch: int | None = None
 
     def parts(self) -> Parts:
         """What it holds."""
@@ -112,11 +117,10 @@ class TrainingNeed:
 
     @property
     def samples(self) -> int:
-        """Of one pass."""
+        """Of one pass; no more than a rank has of a step."""
         execution = self.execution
-        if execution.micro_tokens:
-            return max(1, min(execution.micro_batch, int(execution.micro_tokens // self.tokens)))
-        return execution.micro_batch
+        most = min(execution.micro_batch, math.ceil(self.batch / self.ranks)) if self.batch else execution.micro_batch
+        return max(1, min(most, int(execution.micro_tokens // self.tokens))) if execution.micro_tokens else most
 
     def alternatives(self) -> Iterator[tuple[dict[str, Any], TrainingNeed]]:
         """What could be set instead, the cheapest first: settings that change, and the need with them."""
@@ -160,30 +164,51 @@ class GeneratingNeed:
     def parts(self) -> Parts:
         """What it holds."""
         model, width = self.model, BYTES[self.dtype]
-        parted = {"replicate": 1, "zero3": self.ranks, "tensor_parallel": self.execution.replica_size}
-        share = parted[self.execution.inference]
-        split = share if self.execution.inference == "tensor_parallel" else 1
+        split = self.execution.replica_size if self.execution.inference == "tensor_parallel" else 1
         rows = self.block * self.draws
         passed = max(self.prefix, min(PASS_TOKENS, self.block * self.prefix))
         return Parts(
-            weights=width * (model.total + (model.lora(self.rank) if self.rank else 0)) / share,
+            weights=width * self._weights(),
             communication=_gathered(model, width) if self.execution.inference == "zero3" else 0,
-            activations=_working(model, passed, width) / split,
+            activations=_working(model, passed, width, split),
             logits=LOGITS * FLOAT * rows * model.vocabulary,
             cache=rows * (self.prefix + self.new) * cached(model, width) / split,
             context=CONTEXT if self.gpu else PROCESS,
         )
 
+    def _weights(self) -> float:
+        """Numbers on a rank. Tensor parallelism splits the matrices of the decoder's layers and the head, and leaves
+        embedding and vision tower whole."""
+        model, adapter = self.model, self.model.lora(self.rank) if self.rank else 0
+        if self.execution.inference == "zero3":
+            return (model.total + adapter) / self.ranks
+        if self.execution.inference == "replicate":
+            return model.total + adapter
+        whole = model.head + model.of_vision
+        return whole + (model.total - whole + adapter) / self.execution.replica_size
+
     def alternatives(self) -> Iterator[tuple[dict[str, Any], GeneratingNeed]]:
         """What could be set instead, the cheapest first."""
-        for block in (size for size in (2**power for power in range(9, 2, -1)) if size < self.block):
-            yield {"decoding.block": block}, replace(self, block=block)
-        for size in (size for size in (2, 4, 8, 16) if self.ranks % size == 0):
-            settings = {"inference": "tensor_parallel", "replica_size": size}
-            yield settings, replace(self, execution=self.execution.model_copy(update=settings))
-        if self.ranks > 1:
-            settings = {"inference": "zero3"}
-            yield settings, replace(self, execution=self.execution.model_copy(update=settings))
+        blocks = [size for size in (2**power for power in range(9, -1, -1)) if size < self.block]
+        modes: list[dict[str, Any]] = [
+            {"inference": "tensor_parallel", "replica_size": size}
+            for size in (2, 4, 8, 16)
+            if self.ranks % size == 0 and self.model.heads % size == 0 and self.model.key_value_heads % size == 0
+        ]
+        modes += [{"inference": "zero3"}] if self.ranks > 1 else []
+        several = [one for one in blocks if one >= SEVERAL]
+        for block in several:
+            yield self._with(block)
+        for settings in modes:
+            yield self._with(self.block, settings)
+        for settings, block in product(({}, *modes), blocks):
+            yield self._with(block, settings)
+
+    def _with(self, block: int, settings: Mapping[str, Any] | None = None) -> tuple[dict[str, Any], GeneratingNeed]:
+        """Settings that change, and the need with them."""
+        changed = {"decoding.block": block} if block != self.block else {}
+        execution = self.execution.model_copy(update=dict(settings or {}))
+        return {**(settings or {}), **changed}, replace(self, block=block, execution=execution)
 
 
 Need = TrainingNeed | GeneratingNeed
@@ -243,9 +268,13 @@ def _vision(model: Dimensions, width: int) -> float:
     return vision.depth * block
 
 
-def _working(model: Dimensions, tokens: float, width: int) -> float:
-    """Bytes that one layer takes while it is computed: of the decoder with its gradients, or of the vision tower."""
-    text = 3 * width * model.intermediate + 2 * FLOAT * model.hidden
+def _working(model: Dimensions, tokens: float, width: int, split: int = 1) -> float:
+    """Bytes that one layer takes while it is computed: of the decoder with its gradients, or of the vision tower.
+
+    Args:
+        split: ranks that a layer of the decoder is split over.
+    """
+    text = (3 * width * model.intermediate + 2 * FLOAT * model.hidden) / split
     vision = width * model.vision.merge**2 * (3 * model.vision.intermediate + 6 * model.vision.hidden)
     return tokens * max(text, vision)
 

@@ -81,6 +81,14 @@ def modelled(task: Task, ranks: int, device: Device) -> Range:
     return Range(*(_seconds(task, ranks, device, case) for case in CASES))
 
 
+def ready(task: Task, device: Device) -> Range:
+    """Seconds of them until the first item: a job of several stages has them once."""
+    if isinstance(task, Preparing | Asking):
+        return Range(*CPU_START)
+    assert isinstance(task, Training | Generating | Scoring), "all others are about a policy"
+    return Range(*(_ready(task.subject, device, case) for case in CASES))
+
+
 def _seconds(task: Task, ranks: int, device: Device, case: Case) -> float:
     for kind, of in _OF.items():
         if isinstance(task, kind):
@@ -99,11 +107,9 @@ def _asking(task: Asking, ranks: int, device: Device, case: Case) -> float:
 
 
 def _training(task: Training, ranks: int, device: Device, case: Case) -> float:
-    """Of all steps, with the answers that each of them samples first."""
-    each = step_seconds(task, ranks, device, case)
-    if task.sampled:
-        each += _decoding(task.sampled, ranks, device, case)
-    return _ready(task.subject, device, case) + task.steps * each
+    """Of all steps, and of the answers that are sampled before some of them."""
+    answers = task.phases * _decoding(task.sampled, ranks, device, case) if task.sampled else 0
+    return _ready(task.subject, device, case) + task.steps * step_seconds(task, ranks, device, case) + answers
 
 
 def step_seconds(task: Training, ranks: int, device: Device, case: Case) -> float:
@@ -115,7 +121,7 @@ def step_seconds(task: Training, ranks: int, device: Device, case: Case) -> floa
     passes = _passes(task, samples, image)
     started = passes * (1 + BACKWARD + task.trained.recomputed) * _kernels(model, case) if task.rows else 0
     gathered = 2 * passes * _gathering(task.subject, case) if task.execution.zero_stage == 3 and ranks > 1 else 0
-    return max(samples * operations / (device.peak * case.peak), started) + gathered
+    return max(samples * operations / (device.peak_in(task.subject.dtype) * case.peak), started) + gathered
 
 
 def _passes(task: Training, samples: int, image: float) -> int:
@@ -143,7 +149,7 @@ def _decoding(task: Generating, ranks: int, device: Device, case: Case) -> float
     if task.scored:
         answered = Rows(image, task.text, task.draws, case.answer * task.new, task.execution.shared_prefix)
         passed += each * forward(model, answered, task.subject.rank)
-    prefill = max(passed / (device.peak * case.peak * size), _kernels(model, case))
+    prefill = max(passed / (device.peak_in(task.subject.dtype) * case.peak * size), _kernels(model, case))
     tokens = max(1.0, case.answer * task.new)
     return turns * (prefill + tokens * _token(task, ranks, device, case, each * task.draws, prompt.tokens) / size)
 
@@ -156,7 +162,8 @@ def _token(task: Generating, ranks: int, device: Device, case: Case, rows: float
     read = weights + rows * (prefix + task.new / 2) * cached(model, width)
     computed = 2 * rows * (model.layers * model.layer + model.head)
     gathered = _gathering(task.subject, case) if task.execution.inference == "zero3" and ranks > 1 else 0
-    slowest = max(read / (device.bandwidth * case.bandwidth), computed / (device.peak * case.peak))
+    peak = device.peak_in(task.subject.dtype) * case.peak
+    slowest = max(read / (device.bandwidth * case.bandwidth), computed / peak)
     return max(slowest, size * _kernels(model, case, False)) + gathered
 
 
@@ -172,7 +179,7 @@ def _scoring(task: Scoring, ranks: int, device: Device, case: Case) -> float:
     passes = math.ceil(items / min(task.block, task.execution.micro_batch))
     started = passes * (1 + BACKWARD * task.backward) * _kernels(model, case)
     gathered = passes * _gathering(task.subject, case) if task.execution.inference == "zero3" and ranks > 1 else 0
-    working = max(items * each / (device.peak * case.peak), started) + gathered
+    working = max(items * each / (device.peak_in(task.subject.dtype) * case.peak), started) + gathered
     return _ready(task.subject, device, case) + working
 
 

@@ -6,6 +6,7 @@ them; stages on CPUs count as a whole, where they were about the same data.
 
 from __future__ import annotations
 
+import math
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -64,6 +65,11 @@ class Past:
     scheduled: bool
     peak: float
     bytes: int
+
+    @property
+    def of_a_rank(self) -> int:
+        """Samples of a step that the busiest rank had."""
+        return math.ceil(self.size / self.ranks)
 
     @property
     def each(self) -> float:
@@ -145,12 +151,17 @@ def measured(task: Task, pasts: Sequence[Past], alike: bool, ranks: int) -> Rang
 def _scaled(task: Task, past: Past, ranks: int) -> float:
     """Seconds of a task at the pace of one past stage."""
     if isinstance(task, Training) and task.sampled:  # sampling is no part of a step's pace
-        return past.seconds * past.ranks / (past.done * past.size) * task.steps * task.batch / ranks
+        return past.seconds / past.done * task.steps * _of_a_rank(task, ranks) / past.of_a_rank
     if isinstance(task, Training):
-        return past.beside + task.steps * task.batch * past.each / ranks
+        return past.beside + task.steps * past.pace * _of_a_rank(task, ranks) / past.of_a_rank
     if isinstance(task, Generating | Scoring):
         return past.beside + task.items * past.each / ranks
     return past.seconds
+
+
+def _of_a_rank(task: Training, ranks: int) -> int:
+    """Samples of a step that the busiest rank has."""
+    return math.ceil(task.batch / ranks)
 
 
 def past_of(artefact: Artefact) -> Past | None:

@@ -24,6 +24,10 @@ class Range:
         """All low together, all high together: estimates of one forecast err in the same direction."""
         return Range(self.low + other.low, self.middle + other.middle, self.high + other.high)
 
+    def __sub__(self, other: Range) -> Range:
+        """Without a part that is in each."""
+        return Range(self.low - other.low, self.middle - other.middle, self.high - other.high)
+
     def __mul__(self, factor: float) -> Range:
         """So many times as much."""
         return self.each(lambda value: value * factor)

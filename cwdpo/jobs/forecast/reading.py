@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable
+from dataclasses import replace
 from typing import Any
 
 from cwdpo.base.config import Config
@@ -162,6 +163,7 @@ class Tasks:
             node.stage.name, spec.objective.name, _data_of(node), items, subject, rows, still, trained,
             spec.optimization.batch_size, steps, max(0, (steps - 1) // every) if every else 0, execution,
             self._sampled(node, subject), bool(still) and not isinstance(spec.objective, Preference),
+            _hands_over(spec), getattr(spec.objective, "inner_epochs", 1),
         )  # fmt: skip
 
     def _sampled(self, node: Node, subject: Subject) -> Generating | None:
@@ -169,11 +171,13 @@ class Tasks:
         spec = node.spec
         if not (isinstance(spec, Stage2Spec) and spec.rollouts and isinstance(spec.objective, Online)):
             return None
-        decoding = spec.rollouts.decoding
-        prompts = spec.optimization.batch_size / spec.objective.inner_epochs
+        decoding, execution = spec.rollouts.decoding, node.execution
+        # The policy answers as it is trained: `inference` is for stages of their own.
+        parted = {"inference": "zero3" if execution.zero_stage == 3 else "replicate", "replica_size": 1}
+        prompts = spec.rollouts.prompts or spec.optimization.batch_size
         return Generating(
             "stage2", "rollouts", "", prompts, subject, decoding.block, spec.objective.samples,
-            decoding.max_new_tokens, PROMPT, node.execution,
+            decoding.max_new_tokens, PROMPT, execution.model_copy(update=parted),
         )  # fmt: skip
 
     def _generation(self, node: Node, spec: GenerateSpec) -> Task:
@@ -230,8 +234,9 @@ class Tasks:
         """At every point a gradient and a step of each update, and what it changes of every response observed."""
         rows = (Rows(0, PROMPT, 2, CAPTION, node.execution.shared_prefix),)
         items = self._points(node, spec.every) * spec.updates * (1 + spec.observations)
+        subject = replace(self.subject(node), dtype=spec.dtype)
         return Scoring(
-            node.stage.name, spec.objective.name, "", items, self.subject(node), rows, 1, node.execution, backward=True,
+            node.stage.name, spec.objective.name, "", items, subject, rows, 1, node.execution, backward=True,
             alone=True,
         )  # fmt: skip
 
@@ -298,6 +303,12 @@ def _data_of(node: Node) -> str:
     """Id of the records or questions that a node is about."""
     found = [node.inputs.get(role) for role in ("questions", "pairs")]
     return next((entry.id for entry in found if isinstance(entry, Node)), "")
+
+
+def _hands_over(spec: TrainingSpec) -> bool:
+    """Whether another round goes on from it."""
+    part = spec.round if isinstance(spec, Stage2Spec) else None
+    return part is not None and part.number + 1 < part.of
 
 
 def _steps(spec: TrainingSpec, items: float) -> int:

@@ -108,7 +108,10 @@ def _of_elements(todo: Sequence[Node], estimates: Estimates, cluster: SlurmClust
         for element in ordered
     ]
     estimated = [[estimates.of(node) for node in element.nodes] for element in ordered]
-    seconds = [own[0].seconds if len(own) == 1 else total(one.seconds for one in own) for own in estimated]
+    seconds = [
+        total([own[0].seconds, *(one.seconds - one.ready for one in own[1:])]) if own[1:] else own[0].seconds
+        for own in estimated
+    ]
     gpus = [max(one.gpus for one in own) for own in estimated]
     return Schedule(jobs, [element.nodes for element in ordered], seconds, gpus)
 

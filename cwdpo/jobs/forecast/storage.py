@@ -84,7 +84,8 @@ def _trained(task: Training) -> Files:
     count = trained.count(model)
     result = width * (count if trained.rank else model.total)
     checkpoints = CHECKPOINT * count * (task.execution.keep_checkpoints + 1)
-    return Files(result, width * count * task.snapshots if trained.rank else 0, checkpoints)
+    handed = CHECKPOINT * count if task.hands_over else 0
+    return Files(result + handed, width * count * task.snapshots if trained.rank else 0, checkpoints)
 
 
 def group_of(task: Task) -> str:

@@ -57,8 +57,10 @@ class Training(Task):
         batch: samples of a step.
         steps: of this stage.
         snapshots: adapters that it keeps beside its result.
-        sampled: answers that one step has made, of objectives that sample them.
+        sampled: answers that are made at a time, of objectives that sample them.
         frozen_copy: it holds the policy it started from.
+        hands_over: it keeps its optimizer for the round that goes on from it.
+        inner_epochs: how often steps go over what was sampled.
     """
 
     subject: Subject
@@ -71,6 +73,14 @@ class Training(Task):
     execution: Execution
     sampled: Generating | None = None
     frozen_copy: bool = False
+    hands_over: bool = False
+    inner_epochs: int = 1
+
+    @property
+    def phases(self) -> float:
+        """How often answers are sampled."""
+        steps = self.sampled.items * self.inner_epochs / self.batch if self.sampled else 0
+        return self.steps / max(1.0, steps) if self.sampled else 0
 
 
 @dataclass(frozen=True)

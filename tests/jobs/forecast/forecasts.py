@@ -15,7 +15,8 @@ from cwdpo.jobs.clusters import Cluster, LocalCluster, SlurmCluster, read_cluste
 from cwdpo.jobs.forecast.forecast import Forecast
 from cwdpo.jobs.plan import Plan, make_provisional_plan
 
-MICRO = Path(__file__).resolve().parents[2] / "grids" / "micro.yaml"
+GRIDS = Path(__file__).resolve().parents[2] / "grids"
+MICRO, ROUNDS = GRIDS / "micro.yaml", GRIDS / "rounds.yaml"
 
 
 def planned(home: Path, grid: str | Path = MICRO, *overrides: str) -> Plan:

@@ -81,6 +81,32 @@ def test_what_no_setting_makes_fit() -> None:
     assert advice(training("72B", 3, 1, 1), GPU) is None
 
 
+def test_ranks_take_no_more_samples_than_a_step_has_for_them() -> None:
+    need = replace(training("7B", 2, 32, 32), batch=128)
+    assert need.samples == 4
+    assert need.parts() == training("7B", 2, 4, 32).parts()
+    assert fits(need.parts().total, GPU)
+
+
+def test_a_block_that_is_too_large_can_always_be_smaller() -> None:
+    """Five beams of 32 items of a model without grouped heads; on one GPU of 24 GB."""
+    llava = of_checkpoint(Outside(Path("llava-hf/llava-1.5-7b-hf"), "", absent=True))
+    assert llava is not None
+    need = GeneratingNeed(llava, "bfloat16", 616, 32, 5, 128, 0, Execution(), 1)
+    assert not fits(need.parts().total, 24 * GB)
+    assert advice(need, 24 * GB) == {"decoding.block": 2}
+    both = advice(replace(need, draws=20, ranks=2), 16 * GB)
+    assert both == {"inference": "tensor_parallel", "replica_size": 2, "decoding.block": 1}
+
+
+def test_heads_that_cannot_be_split_are_not_offered() -> None:
+    """7B has 28 heads and 4 of keys and values: eight ranks cannot share them."""
+    need = GeneratingNeed(released("7B"), "bfloat16", 562, 8, 1, 64, 0, Execution(), 8)
+    offered = [settings.get("replica_size") for settings, _ in need.alternatives()]
+    assert {2, 4} <= set(offered)
+    assert 8 not in offered
+
+
 def test_all_logits_where_the_head_is_whole() -> None:
     chunked, whole = (training("7B", 2, 8, 8, chunked_head=on).parts().logits for on in (True, False))
     # 8 samples of two responses of 14 tokens over 152,064 words in float32, three times.
@@ -95,7 +121,10 @@ def test_keys_and_values_of_generation() -> None:
     assert not fits(need.parts().total, GPU)
     assert advice(need, GPU) == {"inference": "tensor_parallel", "replica_size": 4}
     shared = replace(need, execution=Execution(inference="tensor_parallel", replica_size=4))
-    assert shared.parts().weights == need.parts().weights / 4
+    # The decoder's layers and the head are split; the embedding and the vision tower are whole on every rank.
+    model = need.model
+    whole = 2 * (model.head + model.of_vision)
+    assert shared.parts().weights == whole + (need.parts().weights - whole) / 4
     assert shared.parts().cache == need.parts().cache / 4
     small = replace(need, model=released("7B"), block=512)
     assert advice(small, GPU) == {"decoding.block": 256}

@@ -6,13 +6,16 @@ import json
 from pathlib import Path
 
 import pytest
-from forecasts import MICRO, finish, forecast, local, node_of, planned, slurm, steps
+from forecasts import MICRO, ROUNDS, finish, forecast, local, node_of, planned, slurm, steps
 
+from cwdpo.cli.forecast import _storage
 from cwdpo.jobs.forecast.budget import used_up
 from cwdpo.jobs.forecast.counts import Sizes
 from cwdpo.jobs.forecast.estimates import Estimate
 from cwdpo.jobs.forecast.forecast import Forecast
 from cwdpo.jobs.forecast.ranges import Range, exactly
+from cwdpo.jobs.forecast.storage import files_of
+from cwdpo.jobs.forecast.tasks import Training
 from cwdpo.jobs.plan import Plan
 
 KARPATHY = """
@@ -201,6 +204,8 @@ def test_a_model_of_unknown_sizes_is_counted_but_not_priced(tmp_path: Path) -> N
     stages = {one.stage: one for one in found.stages}
     assert (stages["stage1"].missing, stages["stage1"].hours) == (1, Range())
     assert "1 stages are not counted: neither their model nor a table tells its sizes" in found.assumptions()
+    budget = found.budget(1e6)
+    assert (budget.enough, budget.surely, budget.as_json()["stages_not_counted"]) == (False, False, 1)
 
 
 def test_adapters_snapshots_and_checkpoints(tmp_path: Path) -> None:
@@ -212,6 +217,64 @@ def test_adapters_snapshots_and_checkpoints(tmp_path: Path) -> None:
     assert storage["by"]["snapshots"] == 2 * (6 + 2) * adapter
     assert storage["checkpoints_of_a_training"] == 3 * 12 * 161_480_704
     assert storage["free"] > 0
+
+
+def test_a_round_keeps_its_optimizer_for_the_next(tmp_path: Path) -> None:
+    plan = planned(tmp_path, ROUNDS)
+    tasks = [forecast(plan, slurm()).estimates.tasks.of(node) for node in plan.nodes if node.stage.name == "stage2"]
+    rounds = [(one.hands_over, files_of(one).kept) for one in tasks if isinstance(one, Training)]
+    last, first = min(rounds), max(rounds)
+    assert (last[0], first[0]) == (False, True)
+    assert first[1] == pytest.approx(4 * last[1])  # 12 bytes a parameter beside the 4 of the result
+
+
+def test_checkpoints_count_where_room_is_scarce(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = forecast(karpathy(tmp_path), slurm())
+    storage = found.as_storage()
+    room = storage["kept"] + storage["checkpoints_of_a_training"] - 1
+    monkeypatch.setattr("cwdpo.jobs.forecast.forecast.free_bytes", lambda home: room)
+    assert "which is NOT ENOUGH" in _storage(found)
+    monkeypatch.setattr("cwdpo.jobs.forecast.forecast.free_bytes", lambda home: room + 1)
+    assert "which is NOT ENOUGH" not in _storage(found)
+
+
+def test_a_model_is_loaded_once_a_job(tmp_path: Path) -> None:
+    """The benchmarks of a policy are one job: hours are what its jobs hold, not what their stages would hold alone."""
+    found = forecast(karpathy(tmp_path), slurm())
+    generations = [own for own in found.schedule.members if own[0].stage.name == "generate"]
+    assert {len(own) for own in generations} == {3}
+    held = sum(seconds.middle * gpus for seconds, gpus in zip(found.schedule.seconds, found.schedule.gpus, strict=True))
+    assert found.hours.middle == pytest.approx(held / 3600)
+    alone = sum(found.hours_of(found.estimates.of(node)).middle for own in generations for node in own)
+    (cost,) = (one.hours for one in found.stages if one.stage == "generate")
+    loading = found.estimates.of(generations[0][0]).ready.middle * 4 / 3600
+    assert alone - cost.middle == pytest.approx(2 * len(generations) * loading)
+    assert 0 < cost.low <= cost.middle <= cost.high
+
+
+def test_what_a_training_samples_does_not_go_by_how_stages_generate(tmp_path: Path) -> None:
+    settings = ("stage2.objective.samples=4", "execution.zero_stage=3", "execution.replica_size=4")
+    path = tmp_path / "grpo.yaml"
+    path.write_text(KARPATHY.format(root=tmp_path / "coco", captions="draw", more="").replace("dpo}", "grpo}"))
+    path.write_text(path.read_text().replace(", negatives: {source: perturb, count: 2}", ""))
+    found = [
+        forecast(planned(tmp_path / "home", path, *settings, f"execution.inference={mode}"), slurm())
+        for mode in ("tensor_parallel", "zero3", "replicate")
+    ]
+    hours = {one.hours.numbers for each in found for one in each.stages if one.stage == "stage2"}
+    memory = {fit.parts.total for each in found for fit in each.fits if fit.stage == "stage2"}
+    assert (len(hours), len(memory)) == (1, 1)
+
+
+def test_single_precision_is_slower(tmp_path: Path) -> None:
+    plans = [karpathy(tmp_path), planned(tmp_path / "home", tmp_path / "coco.yaml", "model.dtype=float32")]
+    half, single = ({one.stage: one.hours for one in forecast(plan, slurm()).stages} for plan in plans)
+    assert single["stage2"].middle > 5 * half["stage2"].middle
+
+
+def test_more_jobs_at_a_time_do_not_lift_the_limit_of_an_array(tmp_path: Path) -> None:
+    found = priced(forecast(planned(tmp_path), slurm(parallel=1)), stage1=3600.0, stage2=3600.0)
+    assert all(seconds >= found.makespan.middle for _, seconds in found.what_if())
 
 
 def test_json_has_the_same_keys_whatever_is_known(tmp_path: Path) -> None:

@@ -44,6 +44,13 @@ def test_work_is_scaled(plan: Plan, tmp_path: Path) -> None:
     assert forecast(smaller, local()).estimates.of(node_of(smaller, "stage1", "sft/0")).seconds.middle == 10 + 4 * 2.5
 
 
+def test_more_ranks_than_samples_help_no_more(plan: Plan) -> None:
+    """A step of 4 samples took 4 ranks 3 seconds; so does it take 64."""
+    finish(plan, node_of(plan, "stage2", "dpo/0"), 20.0, steps([3.0] * 3), ranks=4)
+    took = [forecast(plan, local(ranks=ranks)).estimates.of(node_of(plan, "stage2", "dpo/1")) for ranks in (4, 64)]
+    assert [one.seconds.middle for one in took] == [20.0, 20.0]
+
+
 def test_of_several_the_median_and_beyond_the_extremes(tmp_path: Path) -> None:
     plan = planned(tmp_path, MICRO, "seeds=[0,1,2,3]")
     for seed, seconds in enumerate((10.0, 16.0, 12.0)):
