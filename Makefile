@@ -36,7 +36,7 @@ demo-slurm: setup  ## The same through a real Slurm on this machine (Debian, roo
 	@echo "== a Slurm of four virtual nodes; interrupted, the same command goes on where it stopped"
 	slurm/demo.sh $(BIN)/cwdpo --set seeds=[0]
 
-test: setup lint  ## Lint, then the tests, with real processes (about 50 minutes on 2 cores)
+test: setup lint  ## Lint, then the tests, with real processes (about 40 minutes on 2 cores)
 	$(BIN)/python -m pytest --numprocesses=$(WORKERS)
 
 test-image: setup  ## Build the small image, test it, and run Slurm jobs in it (about 20 minutes, 7 GB)
