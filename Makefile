@@ -27,7 +27,7 @@ $(STAMP): containers/torch.lock containers/requirements.lock pyproject.toml
 	@rm -f $(VENV)/.ready-*; touch $@
 	@command -v java >/dev/null || echo "== no Java found: scores will read 'not available' (install a Java runtime, such as default-jre-headless)"
 
-demo: setup  ## The whole path on this machine: data, both stages, captions, scores, table (about 7 minutes on 2 cores)
+demo: setup  ## The whole path on this machine: data, both stages, captions, scores, table (about 8 minutes on 2 cores)
 	@echo "== the demo grid; interrupted, the same command goes on where it stopped"
 	$(BIN)/cwdpo submit --grid demo --cluster local
 	$(BIN)/cwdpo report --grid demo
