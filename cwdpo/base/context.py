@@ -119,7 +119,8 @@ class Blocks(Generic[Item]):
         """
         if self.context.rank.is_first:
             path = self.context.partial / name
-            files.write_json(path, settings_of_all(files.read_json(path), content) if path.exists() else content)
+            begun = path.exists() and any((self.context.partial / "blocks").glob("*.jsonl"))
+            files.write_json(path, settings_of_all(files.read_json(path), content) if begun else content)
 
     def publish(self, name: str, *kept: str) -> None:
         """Write what the artefact is made of, on the first rank: all rows as one file, and what was kept.

@@ -52,6 +52,6 @@ def _remedy(one: Absent, plan: Plan) -> str:
 
 def _where_it_is(data: Files, plan: Plan) -> str:
     """`--set data.root` moves the data of all cells, so it is for a grid whose data lie in one folder."""
-    if {getattr(cell.experiment.data, "root", data.root) for cell in plan.grid.cells} == {data.root}:
+    if {getattr(cell.experiment.data, "root", None) for cell in plan.grid.cells} == {data.root}:
         return "put the data there, or say where it is: --set data.root=FOLDER"
     return f"put the data there, or change its `root: {data.root}` in the grid"

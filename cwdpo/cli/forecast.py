@@ -175,9 +175,9 @@ def _sentences(forecast: Forecast) -> Iterator[str]:
 
 def _costs(forecast: Forecast) -> Iterator[tuple[str, ...]]:
     for stage in forecast.stages:
-        cost = " + ".join([_range(stage.hours)] * bool(stage.hours.high) + ["?"] * bool(stage.bases.get("unknown")))
-        cost = cost or "-"
-        yield stage.stage, str(stage.distinct), str(stage.naive), str(stage.missing), cost
+        known, unknown = _range(stage.hours) if stage.hours.high else "", "?" if stage.bases.get("unknown") else ""
+        cost = " + ".join(filter(None, (known, unknown)))
+        yield stage.stage, str(stage.distinct), str(stage.naive), str(stage.missing), cost or "-"
     yield (
         "all", str(len(forecast.plan.nodes)), str(sum(stage.naive for stage in forecast.stages)),
         str(len(forecast.missing)), _range(forecast.hours) + (" + ?" if forecast.bases["unknown"] else ""),

@@ -96,10 +96,10 @@ class Part:
         return content
 
     def _method(self, case: str) -> tuple[str, str] | None:
-        """The method of a case, and the key that names it."""
+        """The method of a case, and the key that names it; None where neither has one, or the case says null."""
         for before, content in ((self._case(case), self.file.cases[case]), (self._base, self.file.base)):
-            if content.get("method") is not None:
-                return str(content["method"]), f"{before}method"
+            if "method" in content:
+                return None if content["method"] is None else (str(content["method"]), f"{before}method")
         return None
 
     @property

@@ -132,6 +132,13 @@ def test_two_data_sets_are_not_moved_by_one_option(arguments: list[str], tmp_pat
     ]
 
 
+def test_data_of_a_benchmark_alone_are_not_moved_by_it_either(arguments: list[str], tmp_path: Path) -> None:
+    asked = "[{name: coco, data: {source: karpathy, root: nowhere/coco}}]"
+    (tmp_path / "grid.yaml").write_text(f"base: {{model: tiny, benchmarks: {asked}}}\n")
+    (one,) = planned(*arguments)["before_submit"]
+    assert one["remedy"] == "put the data there, or change its `root: nowhere/coco` in the grid"
+
+
 def test_what_the_hub_has_is_said(arguments: list[str]) -> None:
     found = planned(*arguments, "--set", "benchmarks=[{name: mmmu}]")["before_submit"]
     assert [one["remedy"] for one in found if one["kind"] == "benchmark"] == [

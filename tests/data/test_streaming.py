@@ -177,6 +177,18 @@ def test_settings_that_changed_on_the_way_are_all_told(tmp_path: Path) -> None:
     }
 
 
+def test_settings_under_which_nothing_was_made_are_not_told(tmp_path: Path) -> None:
+    nothing = lambda *_, **__: None  # noqa: E731
+    context = StageContext(None, {}, tmp_path / "out", tmp_path, tmp_path, Rank(), Execution(), nothing, nothing)
+    blocks = Blocks(context, [0, 1], 1)
+    for torch in ("2.6", "2.9"):
+        blocks.keep("settings.json", {"torch": torch})
+    assert files.read_json(tmp_path / "settings.json") == {"torch": "2.9"}
+    blocks.write(0, [{"id": 0}])
+    blocks.keep("settings.json", {"torch": "3.0"})
+    assert files.read_json(tmp_path / "settings.json") == {"torch": {"different": ["2.9", "3.0"]}}
+
+
 # ---- what is read
 
 

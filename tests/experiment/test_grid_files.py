@@ -87,6 +87,13 @@ def test_a_method_brings_negatives_that_replace_the_base_and_that_a_case_changes
     assert [case for case, experiment in found.items() if experiment.stage1 is None] == ["seva alone"]
 
 
+def test_a_case_can_do_without_the_method_of_the_base(tmp_path: Path) -> None:
+    text = "base: {data: {source: demo_world}, model: {source: tiny}, method: sft}\ncases: {a: {}, b: {method: null}}\n"
+    found = {cell.case: cell.experiment for cell in load_grid(write_grid(tmp_path, text)).cells}
+    assert found["a"].stage1 is not None
+    assert (found["b"].stage1, found["b"].stage2) == (None, None)
+
+
 def test_overrides_win_over_cases_but_give_no_case_a_stage(tmp_path: Path) -> None:
     changes = parse_overrides(["stage2.objective.beta=0.7", "seeds=[9]", "data.world.seed=3"])
     grid = load_grid(write_grid(tmp_path, GRID), changes)
