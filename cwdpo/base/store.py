@@ -17,7 +17,6 @@ import errno
 import json
 import os
 import socket
-import threading
 import time
 import uuid
 from collections.abc import Mapping
@@ -29,6 +28,7 @@ from typing import Any, Literal
 from pydantic_core import from_json  # in half the time of `json`: a plan of thousands of cells reads as many `DONE`
 
 from cwdpo.base import files
+from cwdpo.base.background import Background
 from cwdpo.base.errors import Busy, Fenced, StoreError
 from cwdpo.base.identity import digest
 from cwdpo.base.trail import look, note, note_fleeting
@@ -304,7 +304,7 @@ class Attempt:
 
     artefact: Artefact
     number: int
-    _beating: threading.Event = field(default_factory=threading.Event, repr=False)
+    _background: Background = field(default_factory=Background, repr=False)
 
     @property
     def folder(self) -> Path:
@@ -335,17 +335,17 @@ class Attempt:
         beat.touch()
 
         def run() -> None:
-            while not self._beating.wait(HEARTBEAT_SECONDS):
+            while not self._background.over.wait(HEARTBEAT_SECONDS):
                 try:
                     beat.touch()
                 except OSError:
                     return
 
-        threading.Thread(target=run, daemon=True).start()
+        self._background.start(run, "heartbeat")
 
     def stop_heartbeat(self) -> None:
         """End the heartbeat thread."""
-        self._beating.set()
+        self._background.stop()
 
     def publish(self, provenance: Mapping[str, Any]) -> None:
         """Make `out/` the artefact. If another attempt got there first, its files stand and these are left aside."""

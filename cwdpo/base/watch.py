@@ -18,6 +18,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 
+from cwdpo.base.background import Background
 from cwdpo.base.board import Board, Verdict, listed
 from cwdpo.base.census import Census, ended
 from cwdpo.base.rendezvous import Meeting, another
@@ -49,7 +50,7 @@ class Watch:
         self.grace = (3 if meeting.rank.is_first else 2) * self.pause  # the board outlives those who read it
         self._meeting = meeting
         self._census: Census | None = None
-        self._over = threading.Event()
+        self._background = Background()
         self._clock = self._answered = 0.0
         self._beat = 0
         self._broken = self._warned = False
@@ -57,7 +58,7 @@ class Watch:
     def start(self) -> None:
         """Begin, in the background."""
         for run in (self._talk, self._guard):
-            threading.Thread(target=run, name=f"watch {run.__name__}", daemon=True).start()
+            self._background.start(run, f"watch {run.__name__}")
 
     def look_after(self, hosts: list[str]) -> None:
         """Everybody has joined: from now on silence means something."""
@@ -65,7 +66,7 @@ class Watch:
 
     def stop(self) -> None:
         """Neither beat nor end this process any more."""
-        self._over.set()
+        self._background.stop()
 
     def _talk(self) -> None:
         """Beat and look, until rank 0 hangs or breaks the connection."""
@@ -73,7 +74,7 @@ class Watch:
 
         try:
             board = another(self._meeting)
-            while not self._over.wait(self.pause):
+            while not self._background.over.wait(self.pause):
                 self._exchange(board)
                 self._answered = self._clock
         except DistError:
@@ -111,7 +112,7 @@ class Watch:
         """End the process a little after there is a verdict."""
         tick = self.pause / 2
         before, found = time.monotonic(), None
-        while not self._over.wait(tick):
+        while not self._background.over.wait(tick):
             now = time.monotonic()
             self._clock += min(now - before, 2 * tick)
             before = now

@@ -147,7 +147,8 @@ class Bars(Lines):
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self._progress = Progress(*columns)
+        # Without a thread of its own, for which rich does not wait: a process that ends meanwhile may be aborted.
+        self._progress = Progress(*columns, auto_refresh=False)
         self._progress.start()
         self._bars: dict[str, TaskID] = {}
         super().__enter__()
@@ -170,6 +171,7 @@ class Bars(Lines):
                 continue
             if found and node.id in self._bars:
                 self._progress.update(self._bars[node.id], completed=found[0], total=found[1])
+        self._progress.refresh()
 
     def finished(self, node: Node, seconds: float) -> None:
         """Drop its bar, move the whole."""

@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -102,7 +103,8 @@ def main(words: Sequence[str], folder: Path) -> int:
     except CwdpoError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return error.exit_code
-    print("ok")
+    left = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
+    print(f"threads left: {left}" if left else "ok")
     return 0
 
 

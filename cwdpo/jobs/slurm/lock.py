@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cwdpo.base import files
+from cwdpo.base.background import Background
 from cwdpo.base.errors import Busy, StoreError
 from cwdpo.base.store import process_started
 
@@ -44,8 +44,8 @@ def locked(folder: Path, wait: float, say: Callable[[str], None] = lambda text: 
     """
     mine = _owner()
     _acquire(folder, mine, wait, say)
-    stop = threading.Event()
-    threading.Thread(target=_beat, args=(folder, mine, stop), daemon=True).start()
+    background = Background()
+    background.start(lambda: _beat(folder, mine, background), "lock beat")
 
     def check() -> None:
         if not _holds(folder, mine):
@@ -55,7 +55,7 @@ def locked(folder: Path, wait: float, say: Callable[[str], None] = lambda text: 
         _tidy(folder)
         yield check
     finally:
-        stop.set()
+        background.stop()
         _remove(folder, mine)
 
 
@@ -146,9 +146,9 @@ def _alive(folder: Path, owner: dict[str, Any] | None) -> bool:
         return True
 
 
-def _beat(folder: Path, mine: dict[str, Any], stop: threading.Event) -> None:
+def _beat(folder: Path, mine: dict[str, Any], background: Background) -> None:
     """Show other hosts that we live, for as long as the lock is ours."""
-    while not stop.wait(BEAT_SECONDS):
+    while not background.over.wait(BEAT_SECONDS):
         with suppress(OSError):
             if _read(folder) == mine:
                 os.utime(folder / "owner.json")
