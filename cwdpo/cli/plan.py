@@ -65,7 +65,7 @@ def plan(
     """
     from cwdpo.cli.forecast import Question, answered, print_plan
     from cwdpo.jobs.clusters import load_cluster
-    from cwdpo.jobs.plan import check_ranks
+    from cwdpo.jobs.ranks import check_ranks
 
     source, profile = source_of(grid, override, home, limit), load_cluster(cluster)
     _check(profile, budget, {"--job-limit": job_limit, "--nodes": nodes})

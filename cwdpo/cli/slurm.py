@@ -18,8 +18,9 @@ from cwdpo.base.errors import Busy, ConfigError, Interrupted, StoreError, name_v
 from cwdpo.cli.app import Source
 from cwdpo.jobs.clusters import SlurmCluster, check_slurm
 from cwdpo.jobs.containers.image import Image, identify, keep
-from cwdpo.jobs.plan import Plan, check_ranks
+from cwdpo.jobs.plan import Plan
 from cwdpo.jobs.prepare import prepare
+from cwdpo.jobs.ranks import check_ranks
 from cwdpo.jobs.slurm import commands
 from cwdpo.jobs.slurm.commands import SlurmDown, SlurmError
 from cwdpo.jobs.slurm.desired import Desired, wanted_by_others

@@ -18,8 +18,9 @@ from cwdpo.cli.app import Source
 from cwdpo.jobs.clusters import LocalCluster, SlurmCluster, check_slurm, load_cluster
 from cwdpo.jobs.events import last_progress
 from cwdpo.jobs.local import LocalExecutor, Outcome
-from cwdpo.jobs.plan import Plan, check_ranks
+from cwdpo.jobs.plan import Plan
 from cwdpo.jobs.prepare import OnStale, prepare
+from cwdpo.jobs.ranks import check_ranks
 
 if TYPE_CHECKING:
     from rich.progress import TaskID

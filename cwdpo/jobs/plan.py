@@ -18,11 +18,9 @@ from cwdpo.base.trail import note
 from cwdpo.evaluate.prepared import FOLDER as PREPARED
 from cwdpo.evaluate.prepared import find_prepared
 from cwdpo.evaluate.questions import QuestionsSpec
-from cwdpo.experiment import Cell, Experiment, Grid
+from cwdpo.experiment import Grid
 from cwdpo.graph import Node, Wired, in_order
-from cwdpo.jobs.clusters import Cluster
 from cwdpo.jobs.containers.image import named
-from cwdpo.jobs.fit import check_copies
 from cwdpo.pipeline import Wiring
 from cwdpo.supplies import Absent
 
@@ -233,32 +231,3 @@ def _changed_since(plan: Plan) -> Iterator[Absent]:
 def _wired(grid: Grid, store: Store, absent: Callable[[Absent], object]) -> Plan:
     wiring = Wiring(store.home / "digests", lambda node: node.artefact(store).done() is not None, absent=absent)
     return Plan(grid, store, {cell.name: wiring.wire(cell.experiment) for cell in grid.cells})
-
-
-def check_ranks(grid: Grid, cluster: Cluster) -> None:
-    """Raise `ConfigError` for settings that cannot run on the ranks of a cluster's jobs, before anything starts."""
-    for cell in grid.cells:
-        _check_replicas(cell, cluster.ranks_of("generate"))
-        _check_current_batch(cell, cluster.ranks_of("train"))
-    check_copies(grid, cluster)
-
-
-def _check_replicas(cell: Cell, ranks: int) -> None:
-    execution = cell.experiment.execution
-    if execution.inference == "tensor_parallel" and ranks % execution.replica_size:
-        raise ConfigError(
-            f"case '{cell.case}': execution.replica_size {execution.replica_size} does not divide {ranks} rank(s)"
-        )
-
-
-def _check_current_batch(cell: Cell, ranks: int) -> None:
-    experiment: Experiment = cell.experiment
-    if experiment.stage1 is None or not experiment.stage1.objective.needs_batch_mean:
-        return
-    batch, micro = experiment.stage1.optimization.batch_size, experiment.execution.micro_batch
-    if batch > micro * ranks:
-        raise ConfigError(
-            f"case '{cell.case}': stage1.objective.constraint_estimate current_batch needs gradient accumulation 1, but"
-            f" batch_size {batch} is more than micro_batch {micro} x {ranks} rank(s); raise execution.micro_batch,"
-            " use more ranks, or use previous_step"
-        )

@@ -14,9 +14,10 @@ from typing import Any
 
 from cwdpo.base import files
 from cwdpo.base.config import read_yaml
-from cwdpo.base.errors import CwdpoError
+from cwdpo.base.errors import CwdpoError, ModelError
 from cwdpo.graph import Outside
 from cwdpo.jobs.fit import VISION, parameters
+from cwdpo.model.config import Checkpoint, Tiny, checkpoint_folder
 from cwdpo.model.tiny import TinyQwen
 
 TABLE = Path(__file__).with_name("models.yaml")
@@ -129,6 +130,10 @@ class Dimensions:
         vision = self.vision
         return self.counted[1] or vision.depth * vision.block + vision.embedding + vision.merger(self.hidden)
 
+    def divides_into(self, size: int) -> bool:
+        """Whether tensor parallelism over `size` ranks leaves whole heads on each."""
+        return self.heads % size == 0 and self.key_value_heads % size == 0
+
     @property
     def total(self) -> int:
         """Parameters."""
@@ -192,6 +197,16 @@ def of_tiny(tiny: TinyQwen) -> Dimensions:
         "tiny", tiny.hidden_size, tiny.intermediate_size, tiny.layers, tiny.heads, tiny.key_value_heads,
         tiny.hidden_size // tiny.heads, tiny.vocabulary, True, vision, "its settings",
     )  # fmt: skip
+
+
+def of_source(model: Checkpoint | Tiny) -> Dimensions | None:
+    """Those of the model that an experiment names; None where neither its folder nor the table says."""
+    if isinstance(model, Tiny):
+        return of_tiny(model.architecture)
+    try:
+        return _of_folder(checkpoint_folder(model))
+    except ModelError:
+        return _of_table(model.path)
 
 
 def of_checkpoint(model: Outside) -> Dimensions | None:

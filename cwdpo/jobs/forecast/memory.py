@@ -193,7 +193,7 @@ class GeneratingNeed:
         modes: list[dict[str, Any]] = [
             {"inference": "tensor_parallel", "replica_size": size}
             for size in (2, 4, 8, 16)
-            if self.ranks % size == 0 and self.model.heads % size == 0 and self.model.key_value_heads % size == 0
+            if self.ranks % size == 0 and self.model.divides_into(size)
         ]
         modes += [{"inference": "zero3"}] if self.ranks > 1 else []
         several = [one for one in blocks if one >= SEVERAL]
