@@ -28,12 +28,12 @@ is_idle() { [[ -n $(idle_nodes -n "$1") ]]; }
 revive_node() {
     [[ -d $ROOT/spool/$1 ]] || die "no node $1 in $ROOT"
     pid_of "slurmd.$1" >/dev/null || launch_node "$1"
-    await "slurmd.$1" 60 is_idle "$1"
+    await "slurmd.$1" 300 is_idle "$1"
 }
 
 start_controller() {
     pid_of slurmctld >/dev/null || launch_controller
-    await slurmctld 60 controller_answers
+    await slurmctld 300 controller_answers
 }
 
 parse "$@"

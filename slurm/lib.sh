@@ -84,8 +84,8 @@ job_processes() {  # [node]: pids of the step daemons and of all they run
 }
 
 kill_jobs() {  # [node]: as a power cut does; again while something forked in between
-    local pids round
-    for round in 1 2 3 4 5; do
+    local pids limit=$((SECONDS + 60))  # a process gives gigabytes back before it is gone
+    while ((SECONDS <= limit)); do
         mapfile -t pids < <(job_processes "$@")
         [[ ${#pids[@]} -gt 0 ]] || return 0
         kill -STOP "${pids[@]}" 2>/dev/null || true  # else those killed last still tell of the deaths of the first
@@ -110,7 +110,7 @@ end() {  # daemon [signal]: end it and wait until it is gone
     local pid
     pid=$(pid_of "$1") || return 0
     kill "-${2:-TERM}" "$pid" 2>/dev/null || true
-    wait_until 10 gone "$pid" || { kill -KILL "$pid"; wait_until 5 gone "$pid"; } || die "$1 ($pid) does not die"
+    wait_until 10 gone "$pid" || { kill -KILL "$pid"; wait_until 60 gone "$pid"; } || die "$1 ($pid) does not die"
 }
 
 launch() {  # daemon command...: run it in the background, its pid in run/, its words in log/

@@ -222,7 +222,7 @@ start_munge() {
     (umask 077 && head -c 128 /dev/urandom >"$ROOT/munge.key")
     launch munged munged --foreground --force --num-threads=2 --key-file="$ROOT/munge.key" --socket="$run/munge.sock" \
         --pid-file="$run/own/munged.pid" --log-file="$ROOT/log/munged.log" --seed-file="$run/munged.seed"
-    await munged 20 munge --no-input --socket="$run/munge.sock"
+    await munged 120 munge --no-input --socket="$run/munge.sock"
 }
 
 sql() { mariadb --no-defaults --user=root --socket="$ROOT/run/sql.sock" "$@"; }
@@ -252,7 +252,7 @@ key_buffer_size=1M
 aria_pagecache_buffer_size=4M
 END
     launch mariadbd mariadbd --defaults-file="$ROOT/my.cnf" "${user[@]}"
-    await mariadbd 60 sql -e 'select 1'
+    await mariadbd 300 sql -e 'select 1'
     sql -e "create database slurm; grant all on slurm.* to slurm@'127.0.0.1' identified by 'slurm'"
 }
 
@@ -274,7 +274,7 @@ StorageLoc=slurm
 CommitDelay=1
 END
     launch slurmdbd slurmdbd -D
-    await slurmdbd 60 sacctmgr -n list cluster
+    await slurmdbd 300 sacctmgr -n list cluster
 }
 
 add_accounts() {
@@ -319,7 +319,7 @@ start_all() {
         add_accounts
     fi
     launch_controller
-    await slurmctld 30 controller_answers
+    await slurmctld 300 controller_answers
     start_nodes
     write_environment
 }

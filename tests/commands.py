@@ -21,7 +21,7 @@ from cwdpo.jobs.plan import Plan, make_plan
 REPO = Path(__file__).resolve().parents[1]
 GRIDS = Path(__file__).resolve().parent / "grids"
 MICRO = GRIDS / "micro.yaml"
-LIMIT_SECONDS = 600
+LIMIT_SECONDS = 1800
 
 
 def readme_commands(text: str) -> list[str]:

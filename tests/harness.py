@@ -18,7 +18,7 @@ from cwdpo.jobs.job import write_job
 from cwdpo.jobs.launch import Launched, launch
 from cwdpo.pipeline import STAGES
 
-LIMIT_SECONDS = 600.0
+LIMIT_SECONDS = 1800.0
 
 WORLD = {"train": 60, "val": 4, "test": 13, "seed": 0}
 POLICY = {"dtype": "float32"}

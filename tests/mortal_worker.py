@@ -39,7 +39,7 @@ LOADED = (
 )  # fmt: skip
 """What stages import when they run, before any of them is forked."""
 
-LIMIT_SECONDS = 600
+LIMIT_SECONDS = 1800
 
 
 def run(home: Path, ends: Sequence[tuple[Node, End | None]]) -> list[int]:

@@ -150,19 +150,23 @@ class Watch:
         return self.verdict or self._unreachable() or Verdict(what)
 
     def _explanation(self, board: Board, what: str) -> Verdict:
-        """A dead rank does not beat over a few pauses; of the living the last is named."""
+        """A dead rank does not beat over a few pauses of this process; of the living the last is named."""
         if self._census is None:
             return Verdict(what)
         census = Census(self._census.hosts)
-        began, limit = time.monotonic(), 4 * self.pause
-        while time.monotonic() - began < limit + self.pause:
-            census.take(board.all("beat", len(census.hosts)), time.monotonic())
+        clock, before = 0.0, time.monotonic()
+        tick, limit = self.pause / 4, 4 * self.pause
+        while clock < limit + self.pause:
+            census.take(board.all("beat", len(census.hosts)), clock)
             verdict = self.verdict or ended(board, census.hosts)
             if verdict:
                 return verdict
-            time.sleep(self.pause / 4)
-        dead = _still_here(board, census.silent(limit, time.monotonic()))
-        return census.gone(dead, time.monotonic()) if dead else Verdict(f"{census.lag()}: {what}")
+            time.sleep(tick)
+            now = time.monotonic()
+            clock += min(now - before, 2 * tick)
+            before = now
+        dead = _still_here(board, census.silent(limit, clock))
+        return census.gone(dead, clock) if dead else Verdict(f"{census.lag()}: {what}")
 
     def missed(self, board: Board) -> Verdict | None:
         """Why nobody should wait any longer: a verdict, or ranks that have ended."""

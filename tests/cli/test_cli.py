@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,15 +52,17 @@ def test_short_help_and_no_arguments_show_the_same() -> None:
 
 
 def test_help_is_instant() -> None:
+    """Of the processor: by the clock it is as slow as the machine is busy."""
     best = min(_seconds("--help") for _ in range(5))
-    print(f"\n--help: {best:.3f} s, best of 5 (wanted: {HELP_SECONDS})")
+    print(f"\n--help: {best:.3f} s of the processor, best of 5 (wanted: {HELP_SECONDS})")
     assert best < 1.0
 
 
 def _seconds(*arguments: str) -> float:
-    began = time.perf_counter()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     succeed(cwdpo(*arguments))
-    return time.perf_counter() - began
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def test_version_names_the_commit() -> None:

@@ -427,7 +427,7 @@ def test_stopped_anywhere_it_goes_on_without_asking_again(
     process = subprocess.Popen(line, env=environment(), cwd=REPO, stderr=subprocess.PIPE, text=True)
     wait(lambda: len(standin.asked) >= 4)
     process.send_signal(number)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=900)
     assert process.returncode == status, said
     assert "Traceback" not in said
     assert not (home / "grids").exists()

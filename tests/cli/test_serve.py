@@ -41,7 +41,7 @@ def port(folder: Path) -> Iterator[int]:
 def ask(
     port: int, path: str, method: str = "GET", host: str = "localhost:1"
 ) -> tuple[int, str, http.client.HTTPMessage]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=900)
     connection.request(method, path, headers={"Host": host})
     answer = connection.getresponse()
     found = answer.status, answer.read().decode(), answer.headers
@@ -89,7 +89,7 @@ def test_ctrl_c_ends_it(folder: Path) -> None:
         port = int(process.stdout.readline().partition("127.0.0.1:")[2].partition("/")[0])
         assert ask(port, "/")[0] == 200
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=900)
     assert (process.returncode, out.splitlines()[-1], err) == (0, "stopped", "")
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", port)) != 0

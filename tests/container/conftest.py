@@ -35,7 +35,7 @@ def apptainer() -> Apptainer:
     found = shutil.which("apptainer")
     if found:
         return find(found)
-    done = subprocess.run([CONTAINERS / "apptainer.sh"], capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run([CONTAINERS / "apptainer.sh"], capture_output=True, text=True, timeout=900, check=False)
     if done.returncode != 0:
         cannot(f"no Apptainer here: {done.stderr.strip().splitlines()[-1]}")
     return find(str(ROOT / ".apptainer/usr/bin/apptainer"))

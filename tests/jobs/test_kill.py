@@ -165,6 +165,13 @@ def workers_of(pid: int) -> list[int]:
     return found
 
 
+def is_asked(pid: int) -> bool:
+    """Whether SIGTERM waits for a stopped process."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    waiting = next(line for line in status.splitlines() if line.startswith("ShdPnd:"))
+    return bool(int(waiting.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
+
+
 def marked(token: str) -> list[int]:
     """Living processes with `token` in their environment."""
     found = []
@@ -175,7 +182,7 @@ def marked(token: str) -> list[int]:
     return found
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 120.0) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 600.0) -> None:
     """Wait until `condition` holds."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -264,9 +271,10 @@ def test_ctrl_c_saves_and_leaves_no_process(finished: Path, tmp_path: Path) -> N
     node = node_of(home, "pretrain", "base/0")
     forget(home, node)
     running = start(home, CWDPO_TEST_TOKEN=str(tmp_path))
-    wait_for(lambda: (folder(home, node) / "attempts" / "1").is_dir())
+    steps_of = folder(home, node) / "attempts/1/events.jsonl"
+    wait_for(lambda: steps_of.exists() and '"event": "step"' in steps_of.read_text())  # now it saves soon
     running.send_signal(signal.SIGINT)
-    _, complaint = running.communicate(timeout=60)
+    _, complaint = running.communicate(timeout=900)
 
     assert running.returncode == 130
     assert "interrupted; the same command goes on where it stopped" in complaint
@@ -291,10 +299,10 @@ def test_second_ctrl_c_does_not_wait(finished: Path, tmp_path: Path) -> None:
     for worker in workers_of(running.pid):
         os.kill(worker, signal.SIGSTOP)  # it cannot answer the first one
     running.send_signal(signal.SIGINT)
-    time.sleep(0.3)
+    wait_for(lambda: all(is_asked(worker) for worker in workers_of(running.pid)))
     asked = time.monotonic()
     running.send_signal(signal.SIGINT)
-    running.communicate(timeout=60)
+    running.communicate(timeout=900)
 
     assert running.returncode == 130
     assert time.monotonic() - asked < GRACE_SECONDS / 2
@@ -314,7 +322,7 @@ def test_ctrl_c_on_a_terminal(finished: Path, tmp_path: Path) -> None:
     running.send_signal(signal.SIGINT)
     shown = _everything(terminal)
 
-    assert running.wait(timeout=60) == 130
+    assert running.wait(timeout=900) == 130
     assert "goes on where it stopped" in shown
     assert "Traceback" not in shown
     assert marked(str(tmp_path)) == []
@@ -341,7 +349,7 @@ def test_two_submits_at_once_compute_nothing_twice(finished: Path, tmp_path: Pat
 
     both = [start(home, **faults.environment) for _ in range(2)]
     for running in both:
-        shown, complaint = running.communicate(timeout=300)
+        shown, complaint = running.communicate(timeout=900)
         assert running.returncode == 0, f"{shown}\n{complaint}"
         assert "FAILED" not in shown
     assert faults.commits() == dict.fromkeys(missing, 1)

@@ -29,7 +29,7 @@ def events(artefact: Artefact) -> str:
 
 @pytest.mark.parametrize("lost", [1, 0])
 def test_the_attempt_says_who_is_gone(micro: Micro, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: int) -> None:
-    monkeypatch.setenv("CWDPO_SILENT_TIMEOUT", "4")
+    monkeypatch.setenv("CWDPO_SILENT_TIMEOUT", "15")
     spec = {"architecture": {}, "pretraining": {"steps": 100_000, "batch_size": 16}, "policy": POLICY}
     node = harness.node("pretrain", spec, {"pairs": micro.pairs, "images": micro.images}, micro_batch=8)
     artefact = node.artefact(Store(tmp_path))

@@ -98,8 +98,8 @@ def test_rows_that_do_not_tell_the_chosen_response_have_no_distance() -> None:
 
 def test_100_000_pairs_take_seconds() -> None:
     one = row("1#0", *(wrong(f"A {colour} ball on a bed.") for colour in ("blue", "green", "pink", "grey")))
-    found, began = Statistics(), time.perf_counter()
+    found, began = Statistics(), time.process_time()
     for _ in range(25_000):
         found.add(one)
     assert found.pairs == 100_000
-    assert time.perf_counter() - began < 20
+    assert time.process_time() - began < 20

@@ -87,7 +87,7 @@ class Cluster:
 
     def _script(self, name: str, *arguments: str) -> None:
         line = [str(SCRIPTS / name), *arguments, f"ROOT={self.root}"]
-        done = subprocess.run(line, env=self.env, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(line, env=self.env, capture_output=True, text=True, timeout=900, check=False)
         assert done.returncode == 0, f"{' '.join(line)}\n{done.stdout}{done.stderr}"
 
     def attempt(self, *command: object, seconds: float = 60, **more: str) -> subprocess.CompletedProcess[str]:
@@ -101,6 +101,10 @@ class Cluster:
     def run(self, *command: object, seconds: float = 60, **more: str) -> str:
         """What a command printed, stripped, after checking that it ended well."""
         done = self.attempt(*command, seconds=seconds, **more)
+        for _ in range(PATIENCE):  # a look may be repeated; a busy controller answers late
+            if done.returncode == 0 or command[0] == "sbatch" or "timed out" not in done.stderr:
+                break
+            done = self.attempt(*command, seconds=seconds, **more)
         assert done.returncode == 0, f"{' '.join(map(str, command))}: {done.returncode}\n{done.stdout}{done.stderr}"
         return done.stdout.strip()
 

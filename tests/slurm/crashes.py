@@ -106,7 +106,7 @@ class Site:
         """A command to its end."""
         return subprocess.run(
             self.line(command, *arguments), env=self.environment(faults, **more), cwd=commands.REPO,
-            capture_output=True, text=True, timeout=120, check=False,
+            capture_output=True, text=True, timeout=900, check=False,
         )  # fmt: skip
 
     def start(
@@ -335,7 +335,7 @@ def reap(*processes: subprocess.Popen[str]) -> list[tuple[int, str]]:
     found = []
     for process in processes:
         try:
-            text, _ = process.communicate(timeout=60)
+            text, _ = process.communicate(timeout=900)
         except subprocess.TimeoutExpired:
             with suppress(ProcessLookupError):
                 process.kill()

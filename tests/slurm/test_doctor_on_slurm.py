@@ -269,7 +269,7 @@ def test_a_queue_that_is_full_is_no_fault_of_the_profile(changing: Cluster) -> N
 
 def test_two_nodes_that_are_well(probes: dict[str, Any]) -> None:
     doctor, running = probes["doctors"]["well"], probes["running"]["well"]
-    done = running.communicate(timeout=120)
+    done = running.communicate(timeout=900)
     found = nodes_of(done)
     whole = json.loads(done[0])
     assert (running.returncode, whole["counts"]["failure"]) == (0, 0), [e for e in found.values() if e["level"] != "ok"]
@@ -295,7 +295,7 @@ def test_two_nodes_that_are_well(probes: dict[str, Any]) -> None:
 def test_two_nodes_that_are_not(probes: dict[str, Any]) -> None:
     """Three faults at once: each has its line, and the exchange that cannot work does not hide what else was found."""
     doctor, running = probes["doctors"]["ill"], probes["running"]["ill"]
-    done = running.communicate(timeout=120)
+    done = running.communicate(timeout=900)
     found = nodes_of(done)
     assert running.returncode == 1
     assert " sees 0 GPU(s), the profile says 2 a node; " in found["GPUs"]["found"]
@@ -312,7 +312,7 @@ def test_two_nodes_that_are_not(probes: dict[str, Any]) -> None:
 
 def test_a_home_that_nodes_do_not_see(probes: dict[str, Any]) -> None:
     """Emulated by a job that starts nothing: its ranks write nothing, and what the job said is shown."""
-    out, err = probes["running"]["blind"].communicate(timeout=120)
+    out, err = probes["running"]["blind"].communicate(timeout=900)
     (text,) = [entry for entry in out.splitlines() if "wrote nothing" in entry]
     assert "rank(s) 0, 1 wrote nothing; its log ends: no ranks here -> see that all nodes see this home" in text, err
 
@@ -320,7 +320,7 @@ def test_a_home_that_nodes_do_not_see(probes: dict[str, Any]) -> None:
 def test_ctrl_c_takes_the_job_away(probes: dict[str, Any]) -> None:
     doctor, running = probes["doctors"]["stopped"], probes["running"]["stopped"]
     running.send_signal(signal.SIGINT)
-    out, err = running.communicate(timeout=60)
+    out, err = running.communicate(timeout=900)
     assert running.returncode == 130, out + err
     wait_until(lambda: doctor.queue() == "", 30, "no job stays; one waits 0.3 minutes by itself")
     assert doctor.left() == []
@@ -328,7 +328,7 @@ def test_ctrl_c_takes_the_job_away(probes: dict[str, Any]) -> None:
 
 def test_a_job_that_never_starts_is_taken_away(probes: dict[str, Any]) -> None:
     running = probes["running"]["late"]
-    out, err = running.communicate(timeout=90)
+    out, err = running.communicate(timeout=900)
     (late,) = [" ".join(text.split()) for text in out.splitlines() if "probe job " in text]
     still = (
         "warning probe job not checked: after 0.3 minute(s) its job was still PENDING (BeginTime), and was cancelled"

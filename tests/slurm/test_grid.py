@@ -192,7 +192,7 @@ def test_a_time_limit_that_is_too_short(slurm: Cluster, calm: Path, tmp_path: Pa
         assert {entry["action"] for entry in training.rounds()} == {"requeue"}
         wait_until(partial(is_beyond, training, saved + 10), 240, f"lane {training.lane} goes on")
         slurm.run("scancel", training.element)
-    submitted.communicate(timeout=240)
+    submitted.communicate(timeout=900)
     for training in trainings:
         steps = training.steps()
         assert steps == list(range(1, len(steps) + 1)), "no step is missing"

@@ -16,7 +16,7 @@ ONE_SEED = "seeds=[0]"
 
 def test_an_image_that_changed_or_a_program_that_is_missing_is_named(slurm: Cluster, tmp_path: Path) -> None:
     image = write_image(tmp_path / "cwdpo.sif")
-    more = CONTAINER.format(image=image, program="/usr/bin/true", seconds=6)
+    more = CONTAINER.format(image=image, program="/usr/bin/true", seconds=15)
     run = sweep(slurm, tmp_path, ONE_SEED, more=more)
     shown = run.ok("submit")
     assert "image sha256:" in shown

@@ -166,7 +166,7 @@ def test_what_slurm_has_forgotten_is_known_all_the_same(forgetful: Cluster, tmp_
         assert again != killed, "it is tried again, under another number"
         at_work_again(run, again)
         kill_without_a_trace(run, again)
-        forgetful.wait_for("FAILED", again)
+        wait_until(lambda job=again: forgetful.states().get(job) in (None, "FAILED"), 60, "it ended")
         run.ok("reconcile")
         killed = again
     assert run.element("stage1", "sft/2") == killed, "not for ever"

@@ -155,7 +155,7 @@ def test_a_sweep_whose_jobs_fail_alike_is_stopped(queue: Cluster, tmp_path: Path
     assert "stopped stage1: the first 3 jobs failed alike and none succeeded: ValueError: made up" in ended.stdout
     assert "breaker: the first 3 jobs failed alike" in ended.stderr
     kinds = [settled.kind for record in run.records_of("train") for settled in record.settled.values()]
-    assert 3 <= kinds.count("code") <= 6, kinds
+    assert 3 <= kinds.count("code") < 8, kinds
     assert kinds.count("code") + kinds.count("breaker") == 8, kinds
     reasons = json.loads(run.ok("status", "--json"))["failures"].values()
     stopped = [reason for reason in reasons if reason.startswith("breaker: the first 3 jobs failed alike")]
@@ -292,7 +292,7 @@ def test_what_is_cancelled_and_what_goes_on(queue: Cluster, tmp_path: Path) -> N
     following, seen = run.start("logs", "dpo/0", "--stage", "stage1", "--follow"), run.steps("stage1", "dpo/0")
     wait_until(lambda: run.steps("stage1", "dpo/0") > seen + 20, 60, "more lines")
     run.work.release("stage1")
-    followed, _ = following.communicate(timeout=60)
+    followed, _ = following.communicate(timeout=900)
     assert following.returncode == 0, followed
     said = [int(number) for number in re.findall(r"^made up: step (\d+)$", followed, re.MULTILINE)]
     assert said == list(range(1, len(said) + 1)), "every line once"

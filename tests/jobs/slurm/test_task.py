@@ -110,7 +110,7 @@ def srun(folder: Path) -> subprocess.CompletedProcess[str]:
     one = {**SRUN, "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NTASKS": "1", "SLURM_ARRAY_JOB_ID": "4700"}
     command = [sys.executable, "-W", "error", "-m", "cwdpo.jobs.slurm.task", str(folder), "3", "1", "{}"]
     return subprocess.run(
-        command, env={**os.environ, **one, "PYTHONPATH": str(REPO)}, capture_output=True, text=True, timeout=60
+        command, env={**os.environ, **one, "PYTHONPATH": str(REPO)}, capture_output=True, text=True, timeout=900
     )
 
 

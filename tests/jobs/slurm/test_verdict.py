@@ -97,7 +97,7 @@ class Element:
     @staticmethod
     def run(*arguments: object, **more: str) -> subprocess.CompletedProcess[str]:
         line = [sys.executable, "-W", "error", "-m", "cwdpo.jobs.slurm.verdict", *map(str, arguments)]
-        return subprocess.run(line, env=environment(**more), capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(line, env=environment(**more), capture_output=True, text=True, timeout=900, check=False)
 
     @property
     def exit(self) -> Any:
@@ -338,7 +338,7 @@ def test_it_imports_nothing_heavy(element: Element) -> None:
         "1",
         "0",
     ]
-    done = subprocess.run(line, env=environment(), capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(line, env=environment(), capture_output=True, text=True, timeout=900, check=False)
     assert done.stdout == "again\n"
     assert not re.findall(rf"\| +(?:{heavy})\b", done.stderr)
 

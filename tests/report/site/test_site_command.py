@@ -40,10 +40,10 @@ def test_it_is_served_until_ctrl_c(finished: Path, tmp_path: Path) -> None:
         assert process.stdout is not None
         assert process.stdout.readline().startswith("written to ")
         address = process.stdout.readline().split(" at ")[1].split()[0]
-        with urllib.request.urlopen(address, timeout=60) as answer:
+        with urllib.request.urlopen(address, timeout=900) as answer:
             assert b"<title>micro</title>" in answer.read()
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=900)
     assert (process.returncode, out.splitlines()[-1], err) == (0, "stopped", "")
 
 

@@ -26,7 +26,7 @@ from cwdpo.report.tracking.synchronise import track
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's own, of what it calls in SQLAlchemy
 
-PATIENCE = 150.0
+PATIENCE = 600.0
 
 
 class Server:
