@@ -108,8 +108,17 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
 def _heading(found: Mapping[str, Any]) -> str:
     partial = " (PARTIAL)" if found["partial"] else ""
     how = f"{_by(found)}, each pair in both orders" if found["judge"] else f"per-item {_title(found['difference'])}"
-    pairs = f"{found['pairs']:,} pairs of answers to {found['items']:,} items"
+    pairs = f"{found['pairs']:,} pairs of answers to {found['items']:,} items ({_seeds(found)})"
     return f"{found['a']} against {found['b']} on {found['benchmark']}{partial}: {pairs}, by {how}"
+
+
+def _seeds(found: Mapping[str, Any]) -> str:
+    """`seeds 0, 1`; `seed 0 against seed 1` of two cells."""
+    from cwdpo.report.render.words import seeds_said
+
+    first, second = (found["seeds"][key] for key in ("a", "b"))
+    said = " against ".join(dict.fromkeys(map(seeds_said, (first, second))))
+    return f"{said}; what they share counts once" if len(found["cells"]) < len(first) else said
 
 
 def _by(found: Mapping[str, Any]) -> str:
@@ -129,12 +138,14 @@ def _rate(found: Mapping[str, Any], one: Mapping[str, Any]) -> str:
 
 
 def _difference(found: Mapping[str, Any]) -> Iterator[str]:
+    from cwdpo.report.render.text import signed
+
     one = found["difference"]
     if one is None:
         yield "difference of the benchmark's own values: not available, there are none"
         return
     scale = "" if one["scale"] == 1 else f" x{one['scale']:g}"
-    mean, low, high = (f"{one[key]:+.{one['digits']}f}" for key in ("difference", "low", "high"))
+    mean, low, high = (signed(one[key], one["digits"]) for key in ("difference", "low", "high"))
     yield f"{_title(one)}{scale}, {found['a']} - {found['b']}: {mean} [{low}, {high}]"
     yield f"  (mean over {one['n']:,} items, of each the mean over seeds; paired bootstrap over items, 95%)"
 
@@ -166,5 +177,7 @@ def _pair(found: Mapping[str, Any], one: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _value(found: Mapping[str, Any], value: float | None) -> str:
+    from cwdpo.report.render.text import fixed
+
     one = found["difference"]
-    return "" if value is None or one is None else f" ({_title(one)} {one['scale'] * value:.{one['digits']}f})"
+    return "" if value is None or one is None else f" ({_title(one)} {fixed(one['scale'] * value, one['digits'])})"

@@ -12,7 +12,7 @@ from cwdpo.base import files
 from cwdpo.base.errors import ConfigError, name_valid
 from cwdpo.cli.app import Source, print_json
 from cwdpo.cli.show import console, print_status, status_json
-from cwdpo.cli.slurm import quietly
+from cwdpo.cli.slurm import known
 from cwdpo.graph import Node
 from cwdpo.jobs.plan import Plan, Shown
 from cwdpo.jobs.slurm.reconcile import Book
@@ -26,7 +26,7 @@ def show_status(source: Source, every: bool, as_json: bool, interval: float | No
     """Print how a grid stands; every `interval` seconds until Ctrl-C where that is given."""
     while True:
         plan = source.plan()
-        overlay = overlay_of(open_book(plan, quietly(plan)))
+        overlay = overlay_of(known(plan))
         if interval is not None:
             console().clear()
         print_json(status_json(plan, overlay)) if as_json else print_status(plan, every, overlay)
@@ -38,7 +38,7 @@ def show_status(source: Source, every: bool, as_json: bool, interval: float | No
 def show_why(plan: Plan, cell: str) -> int:
     """Print the chain of causes of a cell; 0 where it is done or under way, 1 where something failed."""
     _check_cell(plan, cell)
-    book = open_book(plan, quietly(plan))
+    book = known(plan)
     lines = causes(plan, cell, book)
     if not lines:
         typer.echo(f"{cell}: all done")
@@ -50,8 +50,11 @@ def show_why(plan: Plan, cell: str) -> int:
         typer.echo(f"  {line}")
     failed = any(": failed " in line or ": failed: " in line or ": cancelled;" in line for line in lines)
     if failed:
-        again = f"retry {cell} {plan.grid.options}" if book else f"submit {plan.grid.options} --cluster local"
-        typer.echo(f"when it is mended: cwdpo {again}")
+        from cwdpo.report.render.words import on_cell
+
+        options = plan.grid.options
+        again = on_cell("cwdpo retry", cell, options) if book else f"cwdpo submit {options} --cluster local"
+        typer.echo(f"when it is mended: {again}")
     return 1 if failed else 0
 
 
@@ -74,7 +77,7 @@ def _check_cell(plan: Plan, cell: str) -> None:
 def show_logs(plan: Plan, cell: str, stage: str | None, follow: bool) -> None:
     """Print the logs of a cell's stage, oldest line first."""
     _check_cell(plan, cell)
-    book = open_book(plan, quietly(plan))
+    book = known(plan)
     node = _interesting(plan, cell, stage, book)
     paths = log_files(plan, node, book)
     if not paths and not follow:
@@ -122,7 +125,7 @@ def _follow(plan: Plan, node: Node, book: Book | None, read: dict[Path, int]) ->
     while True:
         over = node.artefact(plan.store).state() == "done"
         if not over and time.monotonic() - looked > LOOK_SECONDS:
-            looked, book = time.monotonic(), open_book(plan)
+            looked, book = time.monotonic(), open_book(plan) if book else None
             over = _states(plan, book)[node.id] not in ("running", "starting", "queued")
         _print_added(log_files(plan, node, book), read)
         if over:
@@ -150,7 +153,7 @@ def collect(plan: Plan) -> int:
     from cwdpo.cli.report import as_markdown, made_report
     from cwdpo.report.table import Wanted
 
-    folder, book = plan.folder, open_book(plan, quietly(plan))
+    folder, book = plan.folder, known(plan)
     files.write_text(folder / "report.md", as_markdown(made_report(plan, Wanted())))
     gaps = {cell: found for cell in plan.wired if (found := causes(plan, cell, book))}
     files.write_json(folder / "gaps.json", gaps)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cwdpo.base.errors import ConfigError
-from cwdpo.base.trail import aside, following, note
+from cwdpo.base.trail import aside, following, note, note_fleeting
 from cwdpo.cli.app import GridOption, HomeOption, JsonOption, LimitOption, SetOption, Source, app, source_of
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ OutputOption = Annotated[
         "--output",
         "-o",
         help="File, of html a folder.  [default: the terminal; of text <home>/grids/<grid>/report.md too; of html"
-        " <home>/grids/<grid>/html]",
+        " <home>/grids/<grid>/html; of another grid than was submitted, by --set, only where this says]",
     ),
 ]
 OpenOption = Annotated[bool, typer.Option("--open", help="Write HTML and show it in the browser.")]
@@ -113,6 +113,11 @@ def report(
         from cwdpo.report.table import Wanted
 
         made = made_report(source.plan(), Wanted(tables, interval.value, paper=True))
+        if output is None and not is_own(source, made.plan):
+            raise ConfigError(
+                f"{made.file.parent} is of the grid as it was submitted, without this --set; name another"
+                " folder with --output"
+            )
         show_html(write_html(made, output), opened, port if served else None)
     else:
         show(told(source, Asked(tables, interval.value, paper, Format.json if as_json else format, output)))
@@ -153,14 +158,17 @@ class Report:
 
 def made_report(plan: Plan, wanted: Wanted) -> Report:
     """The tables as the store and Slurm, where the grid is there, are now."""
-    from cwdpo.cli.slurm import quietly
+    from cwdpo.cli.slurm import known
     from cwdpo.jobs.slurm.desired import path_of
-    from cwdpo.jobs.slurm.view import open_book, overlay_of
+    from cwdpo.jobs.slurm.view import overlay_of
     from cwdpo.report.table import tables
 
-    note(path_of(plan))
+    path = path_of(plan)
+    note(path)
     with aside():  # what Slurm knows counts only where something is not finished, and then holds only now
-        overlay = overlay_of(open_book(plan, quietly(plan)))
+        overlay = overlay_of(known(plan))
+    if overlay is None and path.exists():
+        note_fleeting()  # what cannot be read is said each time
     return Report(plan, wanted, tables(plan, overlay, wanted), overlay)
 
 
@@ -214,7 +222,7 @@ def told(source: Source, asked: Asked) -> Said:
 
         with following() as trail:
             made = made_report(source.plan(), Wanted(asked.tables, asked.interval, asked.paper))
-            said = _told(made, asked)
+            said = _told(made, asked, is_own(source, made.plan))
         memo.keep(said, trail)
     return said
 
@@ -270,21 +278,34 @@ def show_html(index: Path, opened: bool, port: int | None) -> None:
         open_page(index.resolve().as_uri())
 
 
-def _told(made: Report, asked: Asked) -> Said:
+def _told(made: Report, asked: Asked, own: bool) -> Said:
     if asked.format is Format.text:
-        return as_text(made, asked.output)
+        return as_text(made, asked.output, own)
     return _one_text(TEXTS[asked.format](made), asked.output)
 
 
-def as_text(made: Report, output: Path | None) -> Said:
-    """For the terminal, and the same as Markdown; a choice of tables only where a file is named for it."""
+def is_own(source: Source, plan: Plan) -> bool:
+    """Whether this is the report of the grid: what `--set` makes of it may be another one than was submitted."""
+    return not source.overrides or plan.is_submitted()
+
+
+def as_text(made: Report, output: Path | None, own: bool = True) -> Said:
+    """For the terminal, and the same as Markdown; a choice of tables only where a file is named for it.
+
+    Args:
+        own: whether it may take the place of the grid's own report.
+    """
     from cwdpo.report.memo import Said
     from cwdpo.report.render.terminal import terminal
 
-    target = output or (None if made.wanted.tables else made.file)
+    target = output or (made.file if own and not made.wanted.tables else None)
     lines = [line for one in made.dynamics for line in one.lines()]
     if made.wanted.paper and not any(table.paper for table in made.tables):
         lines.append("--paper: no published numbers belong to what is shown here")
     lines += [f"written to {target}"] if target else []
+    if not own and not target:
+        lines.append(
+            f"not written to {made.file}, which is of the grid as it was submitted; --output names another file"
+        )
     printed = terminal(made.tables, made.wanted.paper) + "".join(f"{line}\n" for line in lines)
     return Said(printed, {str(target): as_markdown(made)} if target else {})

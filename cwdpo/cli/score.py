@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,6 +11,7 @@ import typer
 from cwdpo.cli.app import CellsArgument, GridOption, HomeOption, LimitOption, SetOption, app, source_of
 
 if TYPE_CHECKING:
+    from cwdpo.base.store import Artefact
     from cwdpo.graph import Node
     from cwdpo.jobs.plan import Plan
 
@@ -46,7 +47,7 @@ def _score(plan: Plan, cells: Sequence[str], force: bool, jobs: int) -> int:
     if force:
         _check_programs(plan, answered)
         for artefact in [node.artefact(plan.store) for node in answered]:
-            if artefact.done():
+            if (artefact.folder / "DONE").exists():  # whatever it says: a damaged one goes, too
                 artefact.retire()
     with reporting(plan) as reporter:
         cluster = LocalCluster(kind="local", jobs=jobs)
@@ -56,18 +57,29 @@ def _score(plan: Plan, cells: Sequence[str], force: bool, jobs: int) -> int:
 
 def _check_programs(plan: Plan, scores: Sequence[Node]) -> None:
     """Raise `NotAvailable` where scores that are there would lose values, for want of Java or of SPICE's parser."""
-    from cwdpo.base import files
     from cwdpo.metrics.java import find_java
     from cwdpo.metrics.spice import spice_jars
 
-    done = [node.artefact(plan.store) for node in scores if node.artefact(plan.store).done()]
-    values = [files.read_json(one.files / "scores.json")["metrics"] for one in done]
+    values = [_values(node.artefact(plan.store)) for node in scores]
     known = {key for metrics in values for key, value in metrics.items() if value is not None}
     if any(key.endswith(("meteor", "cider")) for key in known):
         find_java()
     if any(key.endswith("spice") for key in known):
         os.environ["CWDPO_HOME"] = str(plan.store.home)  # what was fetched lies there
         spice_jars()
+
+
+def _values(score: Artefact) -> Mapping[str, object]:
+    """Metric -> value of a score that is there; nothing where it is damaged: what cannot be read cannot be lost."""
+    from cwdpo.base import files
+    from cwdpo.base.errors import StoreError
+
+    try:
+        found = files.read_json(score.files / "scores.json")
+    except StoreError:
+        return {}
+    metrics = found.get("metrics") if isinstance(found, dict) else None
+    return metrics if isinstance(metrics, dict) else {}
 
 
 def _answered(plan: Plan, cells: Sequence[str], force: bool) -> list[Node]:

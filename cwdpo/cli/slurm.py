@@ -23,7 +23,7 @@ from cwdpo.jobs.prepare import prepare
 from cwdpo.jobs.ranks import check_ranks
 from cwdpo.jobs.slurm import commands
 from cwdpo.jobs.slurm.commands import SlurmDown, SlurmError
-from cwdpo.jobs.slurm.desired import Desired, wanted_by_others
+from cwdpo.jobs.slurm.desired import Desired, path_of, wanted_by_others
 from cwdpo.jobs.slurm.dryrun import names, write_dry_run
 from cwdpo.jobs.slurm.ledger import Ledger, Settled
 from cwdpo.jobs.slurm.lock import locked
@@ -32,6 +32,7 @@ from cwdpo.jobs.slurm.side import SideJobs
 from cwdpo.jobs.slurm.snapshot import snapshot
 from cwdpo.jobs.slurm.standing import Standings, adopt, strays
 from cwdpo.jobs.slurm.submission import Submission
+from cwdpo.jobs.slurm.view import open_book
 
 if TYPE_CHECKING:
     from cwdpo.cli.submit import Wishes
@@ -72,9 +73,17 @@ def _submit(plan: Plan, cluster: SlurmCluster, wishes: Wishes, check: Callable[[
 def _desire(plan: Plan, cluster: SlurmCluster, nodes: set[str]) -> Desired:
     """What is asked for from now on, with the code and the image as they are at this moment."""
     code = snapshot(Ledger(plan.store).folder / "code")
-    before = Desired.read(plan)
-    wanted = frozenset(nodes) | (before.nodes if before else frozenset())
-    return Desired(cluster, code, wanted, _image(plan, cluster, say=typer.echo))
+    return Desired(cluster, code, frozenset(nodes) | _wanted_before(plan), _image(plan, cluster, say=typer.echo))
+
+
+def _wanted_before(plan: Plan) -> frozenset[str]:
+    """What was asked for until now; nothing where that cannot be read any more: it is about to be written anew."""
+    try:
+        before = Desired.read(plan)
+    except StoreError:
+        typer.echo(f"{path_of(plan)} is damaged: writing it anew")
+        return frozenset()
+    return before.nodes if before else frozenset()
 
 
 def _write_down(plan: Plan, desired: Desired) -> None:
@@ -195,18 +204,31 @@ def reconcile_grid(source: Source, stay: bool) -> int:
     return 0
 
 
-def quietly(plan: Plan) -> bool:
-    """A pass on the way of another command, unless somebody else is at it; False where Slurm does not answer."""
-    if Desired.read(plan) is None or not shutil.which("sbatch"):
-        return False
+def known(plan: Plan) -> Book | None:
+    """What is known of a grid on Slurm, after a pass on the way of another command; None of one that is not there.
+
+    What cannot be read is said, and what is known without it is shown all the same.
+    """
+    faults, book = _passed(plan), None
     try:
-        reconcile(plan, lambda text: typer.echo(text, err=True), wait=0)
+        book = open_book(plan, look=not faults)
+    except StoreError as error:
+        faults += [str(error), "going on without what Slurm knows"]
+    for fault in dict.fromkeys(faults):
+        typer.echo(f"warning: {fault}", err=True)
+    return book
+
+
+def _passed(plan: Plan) -> list[str]:
+    """What went wrong in a pass, unless somebody else is at one."""
+    try:
+        if Desired.read(plan) and shutil.which("sbatch"):
+            reconcile(plan, lambda text: typer.echo(text, err=True), wait=0)
     except Busy:
         pass
-    except (SlurmError, StoreError) as error:  # what is known without it is shown all the same
-        typer.echo(f"warning: {error}", err=True)
-        return False
-    return True
+    except (SlurmError, StoreError) as error:
+        return [str(error)]
+    return []
 
 
 def watch(plan: Plan) -> int:

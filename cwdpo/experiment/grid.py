@@ -38,7 +38,7 @@ class Grid:
     """A named grid and its cells.
 
     Attributes:
-        options: what was typed to name it, such as `--grid demo --set seeds=[0]`.
+        options: what was typed to name it, such as `--grid demo --set 'seeds=[0]'`.
         tables_of: the grid whose tables its cells fill: `main`, also in another size or limited.
     """
 

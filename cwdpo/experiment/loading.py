@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import product
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from cwdpo.base.config import merged, validate
@@ -41,7 +42,8 @@ def load_grid(name: str, overrides: Mapping[str, Any] | None = None) -> Grid:
     changes = dict(overrides or {})
     if name.endswith(".json"):
         return _submitted(Path(name), changes)
-    typed = " ".join([f"--grid {name}", *(f"--set {key}={canonical_json(value)}" for key, value in changes.items())])
+    settings = [f"{key}={canonical_json(value)}" for key, value in changes.items()]
+    typed = " ".join([f"--grid {quote(name)}", *(f"--set {quote(one)}" for one in settings)])
     found, reader = find_grid(name), Reader()
     limit = changes.pop("limit", None)
     seeds = {"seeds": changes.pop("seeds")} if "seeds" in changes else {}

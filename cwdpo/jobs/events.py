@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,10 @@ from cwdpo.base.store import Artefact
 from cwdpo.base.trail import note
 
 TAIL_BYTES = 16384
+LARGEST = 1e300
+"""Above it, sums and differences of numbers need not be finite any more."""
+MOST_STEPS = 2**53
+"""Above it, floats do not tell one step from the next."""
 
 
 def events(path: Path) -> Iterator[dict[str, Any]]:
@@ -53,13 +57,14 @@ def pulse(artefact: Artefact) -> Pulse | None:
     attempt = artefact.newest()
     path = artefact.attempts / str(attempt) / "events.jsonl"
     head, tail = _rows(_head(path)), _rows(_tail(path))
-    steps = [row for row in (*head, *tail) if row.get("event") in ("step", "progress")]
+    steps = [row for row in _steps((*head, *tail)) if row.get("time") is not None]
     if not steps:
         return None
     first, last = steps[0], steps[-1]
     moved, seconds = _done(last) - _done(first), last["time"] - first["time"]
     rate = moved / seconds if moved > 0 and seconds > 0 else None
-    return Pulse(attempt, head[0]["time"], _done(last), int(last["total"]), rate, last.get("tokens_per_second"))
+    started = numbers(head[0]).get("time") or first["time"]
+    return Pulse(attempt, started, _done(last), int(last["total"]), rate, last.get("tokens_per_second"))
 
 
 def ends(path: Path) -> list[dict[str, Any]]:
@@ -70,14 +75,29 @@ def ends(path: Path) -> list[dict[str, Any]]:
 def last_progress(artefact: Artefact) -> tuple[int, int] | None:
     """(done, total) of the newest attempt, in steps or blocks; reads only the end of the file."""
     path = artefact.attempts / str(artefact.newest()) / "events.jsonl"
-    for row in reversed(_rows(_tail(path))):
-        if row.get("event") in ("step", "progress"):
-            return _done(row), int(row["total"])
-    return None
+    return next(((_done(row), int(row["total"])) for row in reversed(_steps(_rows(_tail(path))))), None)
 
 
-def _done(row: dict[str, Any]) -> int:
-    return int(row.get("step", row.get("done", 0)))
+def _steps(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The numbers of rows that tell how far a stage has come, of how much."""
+    told = (numbers(row) for row in rows if row.get("event") in ("step", "progress"))
+    return [row for row in told if row.get("total") is not None]
+
+
+def _done(row: Mapping[str, Any]) -> int:
+    return int(row.get("step") or row.get("done") or 0)
+
+
+def numbers(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a row is a number, or null.
+
+    One that is not finite, or as good as that, becomes null, as the store writes it.
+    """
+    return {
+        key: value if value is None or abs(value) <= LARGEST else None
+        for key, value in row.items()
+        if value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+    }
 
 
 def _rows(lines: Iterable[str]) -> list[dict[str, Any]]:
@@ -96,12 +116,13 @@ def _objects(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
 
 
 def curve(artefact: Artefact) -> list[dict[str, Any]]:
-    """Points of the training curve by step; where attempts overlap the later one counts."""
+    """Points of the training curve by step, numbers only; where attempts overlap the later one counts."""
     points: dict[int, dict[str, Any]] = {}
     for number in range(1, artefact.newest() + 1):
         for row in events(artefact.attempts / str(number) / "events.jsonl"):
-            if row.get("event") == "step" and isinstance(row.get("step"), int):
-                points[row["step"]] = row
+            point = numbers(row)
+            if row.get("event") == "step" and isinstance(point.get("step"), int) and 0 <= point["step"] < MOST_STEPS:
+                points[point["step"]] = point
     return [points[step] for step in sorted(points)]
 
 

@@ -145,6 +145,16 @@ class Plan:
         files.write_json(folder / "plan.json", self.as_json())
         return folder
 
+    def is_submitted(self) -> bool:
+        """Whether the grid's folder holds the plan of these very stages, or none that can be read."""
+        path = self.folder / "plan.json"
+        note(path)
+        try:
+            cells = {f"{cell['case']}/{cell['seed']}": set(cell["nodes"]) for cell in files.read_json(path)["cells"]}
+        except (StoreError, KeyError, TypeError):
+            return True
+        return cells == {name: {node.id for node in wired.nodes()} for name, wired in self.wired.items()}
+
     def as_json(self, states: Mapping[str, Shown] | None = None) -> dict[str, Any]:
         """Cells with their node ids, and nodes with their states, where these are not known already."""
         states = self.states() if states is None else states

@@ -24,8 +24,11 @@ def saved_progress(artefact: Artefact) -> int:
 
 
 def _replies(path: Path) -> int:
-    """How many replies an endpoint has given; they are kept elsewhere."""
-    return int(files.read_json(path)["replies"]) if path.exists() else 0
+    """How many replies an endpoint has given, as far as that can be read; they are kept elsewhere."""
+    try:
+        return int(files.read_json(path)["replies"]) if path.exists() else 0
+    except (StoreError, KeyError, TypeError, ValueError):
+        return 0
 
 
 def _sampled(folder: Path) -> int:

@@ -9,6 +9,7 @@ from typing import Any, Protocol, get_args
 
 from cwdpo.base import files
 from cwdpo.base.errors import StoreError
+from cwdpo.base.store import Artefact
 from cwdpo.dynamics.rows import ABOUT
 from cwdpo.graph import Node, Probed
 from cwdpo.jobs.events import Pulse, events, last_progress, pulse
@@ -125,7 +126,8 @@ def _found_by(one: Probed, plan: Plan, state: Shown) -> list[str]:
             return [f"its probes cannot be read: {error}"]
     artefact = one.rows.artefact(plan.store)
     path = artefact.attempts / str(artefact.newest()) / "events.jsonl"
-    return [_sentence(row) for row in events(path) if row.get("event") == "alarm"] if state == "running" else []
+    told = (row for row in events(path) if row.get("event") == "alarm" and row.keys() >= {"name", "step", "sentence"})
+    return list(map(_sentence, told)) if state == "running" else []
 
 
 def _sentence(found: Mapping[str, Any]) -> str:
@@ -163,11 +165,19 @@ def failures(plan: Plan, states: Mapping[str, Shown], reasons: Mapping[str, str]
         if states[node.id] == "failed":
             artefact = node.artefact(plan.store)
             number = artefact.newest()
-            result = artefact.result(number)
-            said = result["message"] if result else "no reason recorded"
+            said = failure_of(artefact) or "no reason recorded"
             log = f"\nlog: {artefact.attempts / str(number) / 'stderr'}" if number else ""
             found.append((artefact.folder.name, f"{reasons.get(node.id, said)}{log}"))
     return found
+
+
+def failure_of(artefact: Artefact) -> str:
+    """What the newest attempt said of how it failed; "" where it said nothing that can be read."""
+    try:
+        result = artefact.result(artefact.newest())
+        return str(result["message"]) if result else ""
+    except (StoreError, KeyError, TypeError):
+        return ""
 
 
 def folded(cells: list[CellStatus], name: Callable[[CellStatus], str]) -> dict[str, dict[str, str]]:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
 
 from cwdpo.base.errors import ConfigError, name_valid
 from cwdpo.report.content import Column, Row, Table
+from cwdpo.report.layouts import AUTOMATIC
+from cwdpo.report.render.words import is_automatic
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,7 @@ def _column(tables: Sequence[Table], row: str, name: str, seed: int | None) -> P
     if not named:
         valid = dict.fromkeys(place.column.key for place in places)
         raise ConfigError(f"--why: row '{row}' has no column {name_valid(name, valid)}")
-    meant = {_meaning(place): place for place in reversed(named)}
+    meant = {_meaning(place, tables): place for place in reversed(named)}
     if len(meant) > 1:
         raise ConfigError(f"--why: row '{row}' has {len(meant)} columns {name_valid(name, meant)}")
     return named[0]
@@ -60,7 +65,31 @@ def _names(column: Column) -> tuple[str, ...]:
     return (column.key, f"{column.benchmark}.{column.metric.key}") if column.benchmark else (column.key,)
 
 
-def _meaning(place: Place) -> str:
+def _meaning(place: Place, tables: Sequence[Table]) -> str:
     """The same for columns that have the same values."""
     column = place.column
-    return _names(column)[1] if column.benchmark else f"{column.key} (--table {place.table.name})"
+    if column.benchmark:
+        return _names(column)[1]
+    return f"{column.key} (--table {shlex.quote(_asked_for(place.table, tables))})"
+
+
+def _asked_for(table: Table, tables: Sequence[Table]) -> str:
+    """What `--table` takes for it: the name or path that was typed, else the name of its file, or `benchmarks`."""
+    name = AUTOMATIC if is_automatic(table) else _file_name(table)
+    typed = [one for one in _typed(table) if Path(one).stem in (name, table.name)]
+    if not typed:
+        return name
+    same = [one for one in tables if one.name == table.name]
+    return typed[same.index(table) * len(typed) // len(same)]  # they stand in the order in which they were typed
+
+
+def _file_name(table: Table) -> str:
+    """Without the included grid, which stands in the title too where a file fills several tables."""
+    included = table.title.rpartition(" (")[2].removesuffix(")")
+    return table.name.removesuffix(f"-{included}") if table.title.endswith(f" ({included})") else table.name
+
+
+def _typed(table: Table) -> list[str]:
+    """What `--table` was given, each once."""
+    words = shlex.split(table.command.removeprefix(f"cwdpo report {table.options}"))
+    return list(dict.fromkeys(value for option, value in pairwise(words) if option == "--table"))

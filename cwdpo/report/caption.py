@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from math import sqrt
 from statistics import fmean
 
 from cwdpo.model.config import Checkpoint
-from cwdpo.report.content import Column, Row
+from cwdpo.report.content import Column, Entry, Row
 from cwdpo.report.differences import IntervalKind
 from cwdpo.report.layout import Layout
 from cwdpo.report.results import Results
@@ -34,11 +33,23 @@ def caption(
     entries = [row.entries[column.key] for row in rows for column in columns]
     found = [_items(results, layout, columns)]
     found += [INTERVALS[kind]] if any(entry.low is not None for entry in entries) else []
+    found += _below_zero(columns, rows)
     found += _over_seeds_alone(columns, rows) if kind != "seeds" else []
     found += [STANDINGS] if any(entry.standing for entry in entries) else []
     found += _power(columns, rows, _share_stage1(results, layout))
     found += _confounded(rows)
     return [line for line in found if line]
+
+
+def _below_zero(columns: Sequence[Column], rows: Sequence[Row]) -> list[str]:
+    """Where intervals reach beyond what a metric can be: two seeds that differ say next to nothing of the mean."""
+
+    def reaches(entry: Entry) -> bool:
+        return entry.low is not None and entry.low < 0 <= min(result.value for result in entry.results)
+
+    wide = [one.name for one in columns if one.benchmark and any(reaches(row.entries[one.key]) for row in rows)]
+    said = "Such intervals know no bounds: one that reaches below 0 says that its seeds are too few or too far apart"
+    return [f"{said} to tell where the mean lies ({', '.join(dict.fromkeys(wide))})"] if wide else []
 
 
 def _over_seeds_alone(columns: Sequence[Column], rows: Sequence[Row]) -> list[str]:
@@ -86,20 +97,22 @@ def _power(columns: Sequence[Column], rows: Sequence[Row], paired: bool) -> list
     Args:
         paired: whether there are rows of which this does not speak, because they are tested in pairs.
     """
-    found: dict[int, list[str]] = {}
+    found: dict[str, list[str]] = {}
     for column in columns:
         own = [row.entries[column.key] for row in rows if row.entries[column.key].std is not None]
         spread = sqrt(fmean(entry.std**2 for entry in own if entry.std is not None)) if own else 0.0
         if spread:
-            n = Counter(len(entry.results) for entry in own).most_common(1)[0][0]
-            found.setdefault(n, []).append(f"{column.name} {_rounded(detectable(spread, n))}")
+            counts = {len(entry.results) for entry in own}
+            n = min(counts)  # of two rows the one with fewer seeds decides
+            said = f"n = {n} a row" if len(counts) == 1 else f"n = {n} in the row with fewest seeds"
+            found.setdefault(said, []).append(f"{column.name} {_rounded(detectable(spread, n))}")
     if not found:
         return _alone(columns, rows)
-    (n, said), *others = found.items()
+    (n_said, first), *others = found.items()
     return [
-        f"With n = {n} a row and the spread seen here, a test of two rows{' that share no Stage 1' if paired else ''}"
+        f"With {n_said} and the spread seen here, a test of two rows{' that share no Stage 1' if paired else ''}"
         " finds a true difference of this size 4 times in 5, smaller ones less often, and with Holm's correction less"
-        " often still: " + "; ".join([", ".join(said), *(f"with n = {n}, {', '.join(said)}" for n, said in others)])
+        " often still: " + "; ".join([", ".join(first), *(f"with {n}: {', '.join(said)}" for n, said in others)])
     ]
 
 

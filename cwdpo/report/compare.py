@@ -11,6 +11,7 @@ from typing import Any
 from cwdpo.base import files
 from cwdpo.base.context import StageContext
 from cwdpo.base.errors import ConfigError, DataError
+from cwdpo.base.identity import digest
 from cwdpo.endpoint.settings import Endpoint
 from cwdpo.evaluate.judging.pairs import Judgement, PairJudge, Words, judge_pairs, usable
 from cwdpo.evaluate.pairwise import (
@@ -26,7 +27,8 @@ from cwdpo.evaluate.pairwise import (
     tally,
 )
 from cwdpo.jobs.plan import Plan
-from cwdpo.report.matched import Matched, Run, images_of, match, runs_of
+from cwdpo.report.matched import Matched, Run, Seeds, images_of, match, runs_of, seeds_of
+from cwdpo.report.render.text import listed
 
 COVERS = "Wilson, 95%, over items of these checkpoints; it says nothing about the variance of training"
 """What the interval of a win rate is."""
@@ -40,6 +42,7 @@ class Comparison:
 
     Attributes:
         options: name the grid on a command line.
+        seeds: that were compared, and that were not.
         verdicts: one for each pair, None for one that is left out.
         judge: what verdicts depend on, where a judge was asked; else nothing.
     """
@@ -47,6 +50,7 @@ class Comparison:
     names: tuple[str, str]
     benchmark: str
     options: str
+    seeds: Seeds
     matched: Matched
     verdicts: list[Verdict | None]
     judge: PairJudge | None = None
@@ -68,6 +72,7 @@ class Comparison:
             "options": self.options,
             "by": "judge" if self.judge else matched.metric.key,
             "judge": self.judge.endpoint.model if self.judge else None,
+            "seeds": dict(zip("ab", self.seeds.compared, strict=True)),
             "partial": matched.partial,
             "items": len(items),
             **found.as_json(),
@@ -86,8 +91,13 @@ class Comparison:
     def left_out(self) -> dict[str, int]:
         """What is in no verdict, by reason."""
         reason = UNUSABLE if self.judge else f"pairs without a value of {self.matched.metric.title}"
-        found = {**self.matched.left_out, reason: self.verdicts.count(None)}
+        found = {**self._alone(), **self.matched.left_out, reason: self.verdicts.count(None)}
         return {name: count for name, count in found.items() if count}
+
+    def _alone(self) -> dict[str, int]:
+        """Seeds without a partner, by whose they are."""
+        sides = zip(self.names, self.seeds.alone, strict=True)
+        return {f"seeds that only {name} has ({listed(map(str, seeds))})": len(seeds) for name, seeds in sides if seeds}
 
     def _difference(self) -> dict[str, Any] | None:
         metric, found = self.matched.metric, difference(self.matched.pairs, self.matched.metric.scale)
@@ -105,11 +115,19 @@ class Comparison:
 
     def write(self, folder: Path, content: Mapping[str, Any]) -> Path:
         """Write a row for each pair as Parquet, and `content` beside it as JSON; returns the path of that."""
-        name = f"{self.names[0]}-vs-{self.names[1]}-{self.benchmark}{'-judge' if self.judge else ''}"
-        stem = re.sub(r"[^\w.=-]+", "_", name)
+        stem = self._stem()
         _write_rows(folder / f"{stem}.parquet", list(self._rows()))
         files.write_json(folder / f"{stem}.json", content)
         return folder / f"{stem}.json"
+
+    def _stem(self) -> str:
+        """`cw_dpo-vs-dpo-captions`; with a digest where that does not tell one comparison from another."""
+        judged = f"-judge{'-images' if self.judge.images else ''}" if self.judge else ""
+        name = f"{self.names[0]}-vs-{self.names[1]}-{self.benchmark}{judged}"
+        stem, changes = re.sub(r"[^\w.=-]+", "_", name), self.options.partition(" --set ")[2]
+        divided = any("-vs-" in f"-{one}-" for one in self.names)  # `a-vs-b` against `c`, or `a` against `b-vs-c`
+        unlike = stem != name or divided or changes
+        return f"{stem}-{digest([*self.names, changes])[:8]}" if unlike else stem
 
     def _rows(self) -> Iterator[dict[str, Any]]:
         nothing: list[Words | None] = [None] * len(self.verdicts)
@@ -144,7 +162,8 @@ def compare(
         verdicts = [_verdict(pair, said) for pair, said in zip(found.pairs, judgement.words, strict=True)]
     else:
         verdicts = [by_value(pair, found.metric.higher) for pair in found.pairs]
-    made = Comparison(names, benchmark, plan.grid.options, found, verdicts, judge, judgement)
+    seeds = seeds_of(plan, names)
+    made = Comparison(names, benchmark, plan.grid.options, seeds, found, verdicts, judge, judgement)
     if not any(verdicts):
         why = "; ".join([*(f"{count} {name}" for name, count in made.left_out().items()), *found.why])
         raise DataError(f"{names[0]} and {names[1]} on {benchmark}: nothing can be compared: {why}")

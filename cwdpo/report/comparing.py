@@ -15,6 +15,9 @@ from cwdpo.statistics.seeds import Test, t_interval
 NEW_TRAININGS = "new trainings on these items"
 THESE_RESULTS = "these results alone"
 ONE_RESULT = "no test: one result says nothing of what other seeds give"
+NOT_COMPARED = "not compared with the other rows"
+COMPARED_WITH_FEW = "compared with no row on other terms"
+NOTHING_VARIED = "no test: no seed changed the value"
 
 
 @dataclass(frozen=True)
@@ -65,11 +68,24 @@ def _counted(items: tuple[int, bool]) -> str:
 
 
 def terms_of(sides: Mapping[str, Side], baseline: str) -> Terms | None:
-    """Those of the baseline; where it has no values, those of most rows."""
-    if baseline in sides:
-        return sides[baseline].terms
+    """Those of most rows; where as many are on others, the baseline's before them."""
     counts = Counter(side.terms for side in sides.values())
-    return counts.most_common(1)[0][0] if counts else None
+    if not counts:
+        return None
+    most = max(counts.values())
+    own = sides[baseline].terms if baseline in sides else None
+    return own if own and counts[own] == most else next(terms for terms, count in counts.items() if count == most)
+
+
+def apart(sides: Mapping[str, Side], baseline: str) -> dict[str, str]:
+    """Row -> why it is on other terms than most rows, and what comes of that; without those that are not."""
+    terms, counts = terms_of(sides, baseline), Counter(side.terms for side in sides.values())
+    found = {}
+    for row, side in sides.items():
+        if terms and (why := side.terms.unlike(terms)):
+            alone = counts[side.terms] == 1
+            found[row] = f"{why}, so that it is {NOT_COMPARED if alone else COMPARED_WITH_FEW}"
+    return found
 
 
 @dataclass(frozen=True)
@@ -109,6 +125,8 @@ def others(sides: Mapping[str, Side], baseline: str) -> dict[str, Side]:
 
 def tested(test: Test, name: str, covers: str) -> Difference:
     """A difference with its test, not corrected yet."""
+    if test.p is None:
+        return Difference(test.difference, None, None, None, None, NOTHING_VARIED, THESE_RESULTS)
     return Difference(test.difference, test.low, test.high, test.p, None, name, covers)
 
 

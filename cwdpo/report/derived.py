@@ -20,7 +20,7 @@ class HallucinationGain:
     """dPOPE - dCHAIR + dMMHal / 6 x 100 over the baseline, in percentage points, seed by seed.
 
     nSFT (2025) does not say which CHAIR it means; its 25 to 32 percent are of the size of CHAIR_s, which is taken here.
-    A baseline that was not trained is the same for every seed.
+    A baseline that was not trained is the same for every seed, and so is a row that was not: the other has the seeds.
     """
 
     def found(self, results: Results, row: LaidRow, layout: Layout) -> Found:
@@ -45,7 +45,7 @@ def _gains(results: Results, case: str, baseline: str) -> Found:
             gaps.append(Gap("not available", f"the baseline has no {', '.join(missing)} with this seed", (seed,)))
         else:
             after, before = ([one[name][seed] for name in PARTS] for one in (ours, theirs))
-            key = tuple(score.folder for score in after)
+            key = tuple(score.folder for score in (*after, *before))
             seeds = (*shared[key].seeds, seed) if key in shared else (seed,)
             shared[key] = _result(seeds, after, before)
             parts |= {score.folder: score for score in (*after, *before)}
@@ -66,7 +66,7 @@ def _result(seeds: tuple[int, ...], after: Sequence[Score], before: Sequence[Sco
         factor * (_value(ours, name) - _value(theirs, name))
         for (name, (_, factor)), ours, theirs in zip(PARTS.items(), after, before, strict=True)
     )
-    origin = " + ".join(score.folder for score in after)
+    origin = " + ".join(score.folder for score in read)
     return Result(seeds, gain, origin, any(score.stale for score in read), " + ".join(codes), doubt)
 
 

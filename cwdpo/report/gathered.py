@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from cwdpo.base import files
 from cwdpo.base.errors import CwdpoError
 from cwdpo.data.records import open_records
+from cwdpo.dynamics.points import finite, step_of
 from cwdpo.graph import Node, Probed, Wired
 from cwdpo.jobs.plan import Plan
 from cwdpo.jobs.probed import Recorded, recorded
@@ -44,7 +45,7 @@ def _run(plan: Plan, cell: str, stage: str, probed: Sequence[Probed]) -> Run:
     score = next((node for node in scored.values() if "pairs" in node.inputs), None)
     end = int(one.training[-1]["step"]) if one.training else 0
     return Run(
-        loss={int(point["step"]): float(point["loss"]) for point in one.training} or "no training curve",
+        loss={step_of(point): point["loss"] for point in one.training if finite(point, "loss")} or "no training curve",
         probes=one.probes or one.missing,
         influence=_influence(plan, probed),
         scores=_scores(plan, score),

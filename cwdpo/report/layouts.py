@@ -30,13 +30,14 @@ def layouts(plan: Plan, names: Sequence[str] = ()) -> list[Layout]:
     """The tables of a grid, as yet without values.
 
     Args:
-        names: files in `configs/tables/`, or `benchmarks`; none is all that name the grid, or else `benchmarks`.
+        names: files in `configs/tables/`, or `benchmarks`, each shown once however often it is named; none is all that
+            name the grid, or else `benchmarks`.
 
     Raises:
         ConfigError: unknown table, a fault in a file, or nothing to report.
     """
     if names:
-        return [layout for name in names for layout in _named(plan, name)]
+        return [layout for name in dict.fromkeys(names) for layout in _named(plan, name)]
     return _whole(plan, list(_of_grid(plan)))
 
 

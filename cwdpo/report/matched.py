@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,12 +22,26 @@ from cwdpo.graph import Node
 from cwdpo.jobs.plan import Plan
 from cwdpo.report.judges import judge_of
 from cwdpo.report.notes import HARNESS
+from cwdpo.report.render.words import on_cell
 from cwdpo.report.results import asking
 
 UNPAIRED = "answers to items that the other one was not asked"
 
 Run = tuple[Cell, Cell]
 """A cell of A and the one of B that it is compared with."""
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """Seeds of A, and those of B.
+
+    Attributes:
+        compared: one with the other, in their order.
+        alone: of cells that have no partner.
+    """
+
+    compared: tuple[list[int], list[int]]
+    alone: tuple[list[int], list[int]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +111,21 @@ def runs_of(plan: Plan, names: tuple[str, str], benchmark: str) -> list[Run]:
     return list(distinct.values())
 
 
+def seeds_of(plan: Plan, names: tuple[str, str]) -> Seeds:
+    """Which seeds are compared, also where several share a result, and which are not."""
+    first, second = (_cells(plan, name) for name in names)
+    runs = _pairs(first, second)
+    ones, others = [one for one, _ in runs], [other for _, other in runs]
+    return Seeds(
+        (_seeds(ones), _seeds(others)),
+        (_seeds(cell for cell in first if cell not in ones), _seeds(cell for cell in second if cell not in others)),
+    )
+
+
+def _seeds(cells: Iterable[Cell]) -> list[int]:
+    return [cell.seed for cell in cells]
+
+
 def _cells(plan: Plan, name: str) -> list[Cell]:
     """The cell of this name, or all cells of the case."""
     found = [cell for cell in plan.grid.cells if name in (cell.name, cell.case)]
@@ -112,7 +140,7 @@ def _pairs(first: Sequence[Cell], second: Sequence[Cell]) -> list[Run]:
         return [(first[0], second[0])]
     found = [(one, other) for one in first for other in second if one.seed == other.seed]
     if not found:
-        seeds = (", ".join(str(cell.seed) for cell in cells) for cells in (first, second))
+        seeds = (", ".join(map(str, _seeds(cells))) for cells in (first, second))
         raise ConfigError("they have no seed in common: found {} and {}".format(*seeds))
     return found
 
@@ -223,9 +251,9 @@ def _files(plan: Plan, cell: Cell, node: Node) -> Path:
     except StoreError as error:
         raise StoreError(f"{cell.name}: {error}; run: cwdpo submit {plan.grid.options}") from error
     answered = node.stage.name == "score" and all(one.artefact(plan.store).done() for one in node.parents)
-    command = f"cwdpo score {shlex.quote(cell.name)}" if answered else "cwdpo submit"
-    state = artefact.state()
-    raise StoreError(f"{cell.name}: its {node.title} is {state}, not done; run: {command} {plan.grid.options}")
+    options, state = plan.grid.options, artefact.state()
+    command = on_cell("cwdpo score", cell.name, options) if answered else f"cwdpo submit {options}"
+    raise StoreError(f"{cell.name}: its {node.title} is {state}, not done; run: {command}")
 
 
 def _check_scored(plan: Plan, cell: Cell, node: Node) -> None:
@@ -235,7 +263,7 @@ def _check_scored(plan: Plan, cell: Cell, node: Node) -> None:
     assert done is not None, "only finished scores are read"
     parents = artefact.made_by(done)["parents"]
     if anew := [role for role, found in plan.lineages(node).items() if parents.get(role) != found]:
-        command = f"cwdpo score {shlex.quote(cell.name)} --force {plan.grid.options}"
+        command = on_cell("cwdpo score", cell.name, f"--force {plan.grid.options}")
         raise StoreError(f"{cell.name}: {', '.join(anew)} was computed anew since it was scored; run: {command}")
 
 

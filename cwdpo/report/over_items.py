@@ -80,7 +80,8 @@ def _add_crossed(found: Compared, row: str, reading: Reading, side: Side, baseli
     if len(shared) >= LEAST_SEEDS:
         # Rows that share Stage 1 are one method with a seed for each pair, against nothing.
         apart = own[[one for one, _ in shared]] - other[[one for _, one in shared]]
-        test, name = crossed_difference(apart, np.zeros_like(apart[:1])), CROSSED_PAIRS
+        scale = max(abs(own.mean()), abs(other.mean()))
+        test, name = crossed_difference(apart, np.zeros_like(apart[:1]), scale=scale), CROSSED_PAIRS
         mark_pairs(found, row, len(shared), len(own) + len(other) - 2 * len(shared))
     else:
         test, name = crossed_difference(own, other), CROSSED

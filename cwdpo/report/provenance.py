@@ -22,6 +22,9 @@ from cwdpo.train.reference import ReferenceSpec
 COMMIT = 12
 """Digits of a commit that people are shown."""
 
+LAST_MOMENT = 253402300800.0
+"""Seconds since 1970 until the end of the year 9999."""
+
 
 @dataclass(frozen=True)
 class Try:
@@ -111,8 +114,11 @@ class Step:
         """Of all attempts on all ranks; 0 where it took no GPU, None before it is done."""
         if not self.made or self.seconds is None:
             return None
-        on_gpu = "gpu_memory" in (self.made.get("peak_bytes") or {})
-        return self.seconds * int(self.made.get("ranks", 1)) if on_gpu else 0.0
+        peaks, ranks = self.made.get("peak_bytes"), self.made.get("ranks", 1)
+        on_gpu = isinstance(peaks, dict) and "gpu_memory" in peaks
+        if on_gpu and not isinstance(ranks, int):
+            return None
+        return self.seconds * ranks if on_gpu else 0.0
 
 
 @dataclass(frozen=True)
@@ -227,8 +233,8 @@ def _try(artefact: Artefact, number: int, folder: Path, done: Mapping[str, Any] 
     try:
         claim = files.read_json(folder / "claim.json")
         outcome, reason = ("done", "") if published else _outcome(artefact, number, folder)
-        started = float(claim["time"])
-        seconds = float(done["provenance"]["seconds"]) if done and published else _heard(folder, started)
+        started = _seconds(claim["time"])
+        seconds = _seconds(done["provenance"]["seconds"]) if done and published else _heard(folder, started)
         nodes = tuple(map(str, claim.get("nodes", ())))
         return Try(number, outcome, reason, str(claim["host"]), slurm_of(claim), started, seconds, nodes)
     except (StoreError, KeyError, TypeError, ValueError, AttributeError) as error:
@@ -244,8 +250,19 @@ def _outcome(artefact: Artefact, number: int, folder: Path) -> tuple[str, str]:
     return ("retired", "") if (folder / "DONE.retired").exists() else ("interrupted", "")
 
 
-def _heard(folder: Path, started: float) -> float | None:
-    """Seconds from its start until an attempt wrote how it ended, or was last heard of."""
+def _seconds(told: Any) -> float | None:
+    """Since 1970, or since a start; None of what no clock shows."""
+    try:
+        found = float(told)
+    except OverflowError:
+        return None
+    return found if 0 <= found < LAST_MOMENT else None
+
+
+def _heard(folder: Path, started: float | None) -> float | None:
+    """Seconds from its start, where that is known, until an attempt wrote how it ended, or was last heard of."""
+    if started is None:
+        return None
     for name in ("result.json", "heartbeat"):
         path = folder / name
         if path.exists():

@@ -65,7 +65,8 @@ def over_seeds(a: Sample, b: Sample) -> Tested | None:
     if found := pairs(a, b):
         differences = [a.values[one] - b.values[other] for one, other in found]
         left_out = len(a.values) + len(b.values) - 2 * len(found)
-        return Tested(one_sample(differences, 0.0), PAIRED, len(found), left_out)
+        scale = max(abs(value) for value in (*a.values, *b.values))
+        return Tested(one_sample(differences, 0.0, scale=scale), PAIRED, len(found), left_out)
     return Tested(welch(a.values, b.values), "Welch's t over seeds")
 
 
@@ -90,14 +91,14 @@ def _turned(test: Test) -> Test:
 def standings(samples: Mapping[str, Sample], higher: bool) -> dict[str, Standing]:
     """Row -> `best` or `tied`, by tests of the best mean against every other row.
 
-    Nothing where no row could be told from the best: no two of them have a spread that is known.
+    Nothing where no row could be told from the best: no two of them have a spread that is known and not zero.
     """
     if len(samples) < 2:
         return {}
     best = max(samples, key=lambda row: samples[row].mean if higher else -samples[row].mean)
     others = [row for row in samples if row != best]
     tests = [over_seeds(samples[best], samples[row]) for row in others]
-    if not any(tests):
+    if all(found is None or found.test.p is None for found in tests):
         return {}
     adjusted = holm([_p(found, higher) for found in tests])
     tied = [row for row, p in zip(others, adjusted, strict=True) if p is None or p >= LEVEL]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from cwdpo.jobs.plan import Plan
 from cwdpo.jobs.status import Overlay
 from cwdpo.report.caption import beside_published, caption
-from cwdpo.report.comparing import Compared, Side, terms_of
+from cwdpo.report.comparing import Compared, Side, apart
 from cwdpo.report.content import Column, Entry, Row, Standing, Table
 from cwdpo.report.differences import IntervalKind, compared
 from cwdpo.report.judges import judges_of
@@ -127,6 +127,7 @@ class _Column:
 
     Attributes:
         standings: row -> standing, of those that have one.
+        apart: row -> why it is not compared with most rows, of those that are not.
     """
 
     def __init__(
@@ -140,13 +141,10 @@ class _Column:
         column = laid.column
         own = {row.key: found[row.key][column.key] for row in layout.rows}
         sides = {row: Side(one, _sample(results, row, one)) for row, one in own.items() if one.results}
-        terms = terms_of(sides, layout.baseline)
-        apart = {row: why for row, side in sides.items() if terms and (why := side.terms.unlike(terms))}
-        samples = {row: side.sample for row, side in sides.items() if row not in apart}
+        self.apart = apart(sides, layout.baseline)
+        samples = {row: side.sample for row, side in sides.items() if row not in self.apart}
         self.compared: Compared = compared(kind, column.metric, sides, layout.baseline if laid.compared else "")
         self.standings: dict[str, Standing] = standings(samples, column.metric.higher) if column.ranked else {}
-        for row, why in apart.items():
-            self.compared.mark(row, f"{why}, so that it is not compared with the other rows in {column.name}")
 
     def entry(self, row: str, found: Found, paper: float | None) -> Entry:
         """One cell."""
@@ -177,6 +175,15 @@ def _sample(results: Results, row: str, found: Found) -> Sample:
     return Sample(values, len(values) == 1 and not found.gaps and results.fixed(row), starts if paired else ())
 
 
+def _apart(row: LaidRow, laid: Sequence[LaidColumn], columns: Mapping[str, _Column]) -> list[str]:
+    """In which columns it is not compared with most rows, a sentence for each reason."""
+    found: dict[str, list[str]] = {}
+    for column in (one.column for one in laid):
+        if why := columns[column.key].apart.get(row.key):
+            found.setdefault(why, []).append(column.name)
+    return [f"{why} in {', '.join(names)}" for why, names in found.items()]
+
+
 def _row(
     results: Results,
     layout: Layout,
@@ -194,6 +201,7 @@ def _row(
     }
     said = [same[row.key]] if row.key in same else []
     said += list(filter(None, [mismatch(results, row) if row.asked else ""]))
+    said += _apart(row, laid, columns)
     for key in entries:
         said += [why for why in columns[key].compared.marks.get(row.key, ()) if why not in said]
     stands_on = results.stage1(row.key) if row.asked else row.stands_on

@@ -19,7 +19,7 @@ from cwdpo.report.address import Place
 from cwdpo.report.content import Entry, Gap, Result
 from cwdpo.report.provenance import Origins, Step, folder_of
 from cwdpo.report.render.json import as_json as tables_as_json
-from cwdpo.report.render.words import Speaker, entry_of
+from cwdpo.report.render.words import Speaker, entry_of, on_cell
 from cwdpo.report.score import SUMMARY
 
 SECTIONS = ("model", "tuning", "data", "stage1", "stage2", "probe", "judge")
@@ -116,7 +116,7 @@ class Traced:
         """What shows more, and what computes it again."""
         options = self.place.table.options
         cell = next((one.cell for one in self.seeds if one.gap), self.seeds[0].cell if self.seeds else "")
-        shown = {"log": f"cwdpo logs {_quoted(cell)} {options}", "state": f"cwdpo why {_quoted(cell)} {options}"}
+        shown = {"log": on_cell("cwdpo logs", cell, options), "state": on_cell("cwdpo why", cell, options)}
         return {**(shown if cell else {}), "compute": f"cwdpo submit {options}"}
 
     def as_json(self) -> dict[str, Any]:
@@ -133,10 +133,6 @@ class Traced:
             "stages": [_step_json(step) for step in self.steps],
             "seconds": self.seconds, "gpu_hours": self.gpu_seconds / 3600, "commands": self.commands,
         }  # fmt: skip
-
-
-def _quoted(cell: str) -> str:
-    return f"'{cell}'" if " " in cell else cell
 
 
 def _step_json(step: Step) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
@@ -16,6 +16,7 @@ from cwdpo.objectives import SupervisedObjective
 from cwdpo.report.derived import HallucinationGain
 from cwdpo.report.layout import Source
 from cwdpo.report.published import PaperReference
+from cwdpo.report.render.text import plain
 from cwdpo.report.scored import FromBenchmark
 from cwdpo.report.trainings import Probed, StepCost, StepsToMargin
 
@@ -88,6 +89,11 @@ class ColumnFile(Config):
             return DERIVED[self.derived][0], True
         return _metric(str(self.benchmark), str(self.metric)), True
 
+    def name(self) -> str:
+        """Group and title, as a sentence names it."""
+        title = self.title or self.measured()[0].title
+        return f"{self.group} {title}" if self.group else title
+
     def source(self) -> Source:
         """Where its values are from."""
         if self.probe:
@@ -134,6 +140,13 @@ class TableFile(Config):
     """Rows before which a line is drawn."""
 
     @model_validator(mode="after")
+    def _told_apart(self) -> TableFile:
+        """Notes name rows by their labels, and columns by group and title."""
+        _each_its_own("rows", "label", {key: row.label or key for key, row in self.rows.items()})
+        _each_its_own("columns", "group or title", {key: column.name() for key, column in self.columns.items()})
+        return self
+
+    @model_validator(mode="after")
     def _known_rows(self) -> TableFile:
         named = {"baseline": [self.baseline] if self.baseline else [], "groups": list(self.groups)}
         named |= {f"rows.{key}.cost_of": [row.cost_of] for key, row in self.rows.items() if row.cost_of}
@@ -142,6 +155,18 @@ class TableFile(Config):
                 if row not in self.rows:
                     raise ValueError(f"{key}: unknown row {name_valid(row, self.rows)}")
         return self
+
+
+def _each_its_own(section: str, key: str, names: Mapping[str, str]) -> None:
+    """Raise `ValueError` where two of a section are printed by the same name."""
+    seen: dict[str, str] = {}
+    for found, name in names.items():
+        first = seen.setdefault(plain(name), found)
+        if first != found:
+            raise ValueError(
+                f"{section}.{first} and {section}.{found} are both printed as '{plain(name)}'; give one of them another"
+                f" {key}"
+            )
 
 
 def _metric(benchmark: str, metric: str) -> Metric:

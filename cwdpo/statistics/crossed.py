@@ -48,18 +48,18 @@ def crossed_interval(matrix: np.ndarray, level: float = 0.95) -> Interval:
     return Interval(method.mean, test.low, test.high, method.seeds)
 
 
-def crossed_difference(a: np.ndarray, b: np.ndarray, level: float = 0.95) -> Test:
+def crossed_difference(a: np.ndarray, b: np.ndarray, level: float = 0.95, scale: float = 0.0) -> Test:
     """Test of mean(a) - mean(b), two methods on the same items, each with its own seeds.
 
     Shapes: `a` (seeds of a, items), `b` (seeds of b, items). One seed means a fixed model: its variance between
     seeds is 0 by definition, which one finished seed of several must not be taken for. Methods that share a training
-    seed by seed are not independent: give their differences, and one row of zeros. `DataError` for unequal items or
-    fewer than two.
+    seed by seed are not independent: give their differences, one row of zeros, and as `scale` the size of what was
+    subtracted. `DataError` for unequal items or fewer than two.
     """
     one, other = _method(a), _method(b)
     if one.by_item.shape != other.by_item.shape:
         raise DataError(f"both methods need the same items: found {one.by_item.size:,} and {other.by_item.size:,}")
-    return _over_both(one.mean - other.mean, one.by_item - other.by_item, [one, other], level)
+    return _over_both(one.mean - other.mean, one.by_item - other.by_item, [one, other], level, scale)
 
 
 def _method(values: np.ndarray) -> _Method:
@@ -78,7 +78,9 @@ def _method(values: np.ndarray) -> _Method:
     return _Method(seeds, mean, by_item, float(by_seed.var(ddof=1)) / seeds, mean_square / (seeds * items))
 
 
-def _over_both(difference: float, by_item: np.ndarray, methods: Sequence[_Method], level: float) -> Test:
+def _over_both(
+    difference: float, by_item: np.ndarray, methods: Sequence[_Method], level: float, scale: float = 0.0
+) -> Test:
     """The variance between seeds, and what items add to it.
 
     The error of a method includes its rest, which means of items contain once more. Only what items add beyond is cut
@@ -89,8 +91,8 @@ def _over_both(difference: float, by_item: np.ndarray, methods: Sequence[_Method
     between_seeds = sum(error for error, _ in errors)
     items = max(0.0, float(by_item.var(ddof=1)) / by_item.size - sum(method.rest for method in methods))
     df = _df(between_seeds, satterthwaite(errors), items, by_item.size - 1)
-    scale = max(abs(method.mean) for method in methods)
-    return from_variance(difference, between_seeds + items, df, level, scale)
+    size = max(scale, *(abs(method.mean) for method in methods))
+    return from_variance(difference, between_seeds + items, df, level, size)
 
 
 def _df(between_seeds: float, of_seeds: float, items: float, of_items: float) -> float:

@@ -17,7 +17,10 @@ _ROUNDING = 1e-12
 
 
 class Interval(NamedTuple):
-    """`mean` over `n` seeds, the `low` and `high` ends of its interval; None for one seed, whose spread is unknown."""
+    """`mean` over `n` seeds, the `low` and `high` ends of its interval.
+
+    The ends are None where the spread is unknown: for one seed, and where all seeds gave the same.
+    """
 
     mean: float
     low: float | None
@@ -28,9 +31,9 @@ class Interval(NamedTuple):
 class Test(NamedTuple):
     """`difference` a - b, the ends of its interval, `p` of the two-sided test that it is 0, degrees of freedom `df`.
 
-    All but `difference` are None where a spread is unknown (one seed). Where nothing varied at all, the interval is the
-    difference alone and `p` and `df` are None: seeds that changed nothing say nothing of what seeds can change, so
-    that there is a difference between these results, and no test of it.
+    All but `difference` are None where a spread is unknown (one seed), and where nothing varied at all: seeds that
+    changed nothing say nothing of what seeds can change, so that there is a difference between these results, and
+    neither an interval nor a test of it.
     """
 
     difference: float
@@ -41,7 +44,7 @@ class Test(NamedTuple):
 
 
 def t_interval(values: Sequence[float], level: float = 0.95) -> Interval:
-    """Student's t interval of the mean, in the unit of `values`; of no width where all are equal.
+    """Student's t interval of the mean, in the unit of `values`; without ends where all are equal.
 
     Shapes: `values` (seeds,). `DataError` when empty.
     """
@@ -63,15 +66,15 @@ def welch(a: Sequence[float], b: Sequence[float], level: float = 0.95) -> Test:
     return from_variance(one.mean - other.mean, _sum(errors), satterthwaite(errors), level, scale)
 
 
-def one_sample(values: Sequence[float], constant: float, level: float = 0.95) -> Test:
+def one_sample(values: Sequence[float], constant: float, level: float = 0.95, scale: float = 0.0) -> Test:
     """Student's test of mean(values) - constant: seeds of a method against a fixed model, which has none.
 
-    Shapes: `values` (seeds,). The differences of two methods seed by seed with constant 0 make it the paired test.
-    `DataError` when empty.
+    Shapes: `values` (seeds,). The differences of two methods seed by seed with constant 0 make it the paired test;
+    `scale` is the size of what these are differences of then. `DataError` when empty.
     """
     found = mean_std(values)
-    scale = max(abs(found.mean), abs(constant))
-    return from_variance(found.mean - constant, _squared_error(found), found.n - 1, level, scale)
+    size = max(abs(found.mean), abs(constant), scale)
+    return from_variance(found.mean - constant, _squared_error(found), found.n - 1, level, size)
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
@@ -110,7 +113,7 @@ def from_variance(difference: float, variance: float | None, df: float, level: f
         return Test(difference, None, None, None, None)
     error = math.sqrt(variance)
     if error <= _ROUNDING * scale:
-        return Test(difference, difference, difference, None, None)
+        return Test(difference, None, None, None, None)
     half = float(stdtrit(df, (1 + level) / 2)) * error
     p = 2 * float(stdtr(df, -abs(difference) / error))
     return Test(difference, difference - half, difference + half, p, df)

@@ -33,6 +33,7 @@ from cwdpo.base.files import read_jsonl, write_json, write_jsonl
 from cwdpo.base.runtime import Execution, Rank
 from cwdpo.base.stopping import Stop
 from cwdpo.base.store import Artefact, Store
+from cwdpo.cli.compare import _difference, _value
 from cwdpo.cli.main import app
 from cwdpo.evaluate import questions, score
 from cwdpo.evaluate.benchmarks.own import Own
@@ -40,6 +41,7 @@ from cwdpo.evaluate.prepared import prepare
 from cwdpo.graph import Node
 from cwdpo.jobs.plan import Plan
 from cwdpo.report.compare import compare
+from cwdpo.report.matched import Seeds, seeds_of
 
 GRID = """
 base:
@@ -114,17 +116,23 @@ def answered(plan: Plan, node: Node, texts: Mapping[str, list[str]], asked: Path
     fill(node.artefact(plan.store), out)
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Home of a grid whose answers are made up and whose scores are not."""
-    folder = tmp_path_factory.mktemp("compare")
-    home, download = folder / "home", folder / "download"
+def prepare_questions(folder: Path) -> None:
+    """In the home of this folder."""
+    download = folder / "download"
     download.mkdir()
     for name, colour in (("a.png", (200, 0, 0)), ("b.png", (0, 0, 200))):
         Image.new("RGB", (8, 8), colour).save(download / name)
     write_jsonl(download / "questions.jsonl", QUESTIONS)
+    prepare(Own(name="own"), download, folder / "home" / "benchmarks")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Home of a grid whose answers are made up and whose scores are not."""
+    folder = tmp_path_factory.mktemp("compare")
+    home = folder / "home"
     (folder / "two.yaml").write_text(GRID)
-    prepare(Own(name="own"), download, home / "benchmarks")
+    prepare_questions(folder)
     plan = own_plan(home)
     pretend_done(plan, plan.nodes)
     for cell in plan.grid.cells[::2]:
@@ -173,7 +181,13 @@ def as_json(shown: str) -> dict[str, Any]:
 
 
 def rows_of(home: Path, name: str, grid: str = "two") -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = pq.read_table(home / "grids" / grid / "compare" / f"{name}.parquet").to_pylist()
+    found: list[dict[str, Any]] = pq.read_table(written(home, name, "parquet", grid)).to_pylist()
+    return found
+
+
+def written(home: Path, name: str, suffix: str = "json", grid: str = "two") -> Path:
+    """The file of the comparison, also where a digest follows the name."""
+    (found,) = (home / "grids" / grid / "compare").glob(f"{name}*.{suffix}")
     return found
 
 
@@ -182,7 +196,8 @@ def rows_of(home: Path, name: str, grid: str = "two") -> list[dict[str, Any]]:
 
 def test_questions_by_hand(home: Path) -> None:
     shown = own(home, "new", "old")
-    assert "new against old on own: 4 pairs of answers to 4 items, by per-item accuracy" in shown
+    heading = "new against old on own: 4 pairs of answers to 4 items (seeds 0, 1; what they share counts once), by"
+    assert f"{heading} per-item accuracy" in shown
     assert "win rate of new: 62.5% [21.9%, 90.8%], n = 4 (2 won, 1 tied, 1 lost)" in shown
     assert "over items of these checkpoints; it says nothing about the variance of training" in shown
     assert re.search(r"  colour: 75\.0% \[.*\], n = 2 \(1 won, 1 tied, 0 lost\)\n  shape: 50\.0% \[", shown)
@@ -214,8 +229,37 @@ def test_one_result_for_all_seeds_counts_once(home: Path) -> None:
     found = as_json(own(home, "new", "old", "--json"))
     assert [(one["a"], one["b"]) for one in found["cells"]] == [("new/0", "old/0")]
     assert "several seeds" not in found["interval"]
+    assert (found["seeds"], found["left_out"]) == (
+        {"a": [0, 1], "b": [0, 1]}, {"pairs without a value of accuracy": 1},
+    )  # fmt: skip
     other = as_json(own(home, "new/1", "old", "--json"))
     assert [(one["a"], one["b"], other["pairs"]) for one in other["cells"]] == [("new/1", "old/1", 4)]
+
+
+def test_seeds_that_only_one_side_has_are_said(home: Path) -> None:
+    found = as_json(own(home, "new/1", "old", "--json"))
+    assert found["seeds"] == {"a": [1], "b": [1]}
+    assert found["left_out"] == {"seeds that only old has (0)": 1, "pairs without a value of accuracy": 1}
+    shown = own(home, "old", "new/1")
+    assert "old against new/1 on own: 4 pairs of answers to 4 items (seed 1), by" in shown
+    assert "\nleft out: 1 seeds that only old has (0)\n" in shown
+
+
+def test_two_cells_are_compared_whatever_their_seeds(home: Path) -> None:
+    shown = own(home, "new/1", "old/0")
+    assert "4 pairs of answers to 4 items (seed 1 against seed 0), by" in shown
+    assert "that only" not in shown
+
+
+def test_seeds_of_included_grids_that_differ_are_said(tmp_path: Path) -> None:
+    for name, seeds in (("more", [0, 1, 2, 3]), ("less", [0, 2])):
+        (tmp_path / f"{name}.yaml").write_text(GRID.replace("[0, 1]", str(seeds)))
+    grid = tmp_path / "both.yaml"
+    grid.write_text(f"include: [{tmp_path}/more.yaml, {tmp_path}/less.yaml]\n")
+    prepare_questions(tmp_path)
+    plan = plan_of(tmp_path / "home", grid=grid)
+    assert seeds_of(plan, ("more:new", "less:old")) == Seeds(([0, 2], [0, 2]), ([1, 3], []))
+    assert seeds_of(plan, ("less:new", "more:old/2")) == Seeds(([2], [2]), ([0], []))
 
 
 def test_the_other_way_round_wins_become_losses(home: Path) -> None:
@@ -228,6 +272,18 @@ def test_items_of_one_side_only_are_counted(home: Path) -> None:
     shown = own(home, "few", "new")
     assert "few against new on own (PARTIAL): 2 pairs of answers to 2 items" in shown
     assert "left out: 3 answers to items that the other one was not asked" in shown
+
+
+def test_what_rounds_to_zero_has_no_sign() -> None:
+    """As in tables."""
+    found = {
+        "a": "A", "b": "B",
+        "difference": {"title": "CIDEr", "judge": None, "scale": 100, "digits": 1, "n": 4,
+                       "difference": -0.01, "low": -0.04, "high": 3.0},
+    }  # fmt: skip
+    assert next(_difference(found)) == "CIDEr x100, A - B: 0.0 [0.0, +3.0]"
+    assert _value(found, -0.0004) == " (CIDEr 0.0)"
+    assert _value(found, -0.04) == " (CIDEr -4.0)"
 
 
 @pytest.fixture(scope="module")
@@ -321,7 +377,7 @@ def by_length(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def test_a_judge_decides_in_both_orders(by_length: Run) -> None:
-    found = json.loads((by_length.home / "grids" / "two" / "compare" / "new-vs-old-own-judge.json").read_text())
+    found = json.loads(written(by_length.home, "new-vs-old-own-judge").read_text())
     rows = {row["id"]: row for row in rows_of(by_length.home, "new-vs-old-own-judge")}
     # by length: Red./blue, yes/Yes, square/Circle are as long; only q4 and q5 differ
     said = {name: (row["verdict"], row["said_a_first"], row["said_b_first"]) for name, row in rows.items()}
@@ -352,7 +408,7 @@ def test_the_judge_is_told_the_request_and_the_truth_and_no_image(by_length: Run
 def test_references_of_captions_are_all_shown(captioned: Path, standin: Standin) -> None:
     home = captioned
     shown = here("compare", "dpo", "sft", "-g", MICRO, "--home", home, "-b", "captions", *asking(standin))
-    assert "16 pairs of answers to 8 items, by judge judge-1, each pair in both orders" in shown
+    assert "16 pairs of answers to 8 items (seeds 0, 1), by judge judge-1, each pair in both orders" in shown
     folder = node_of(home, "pairs", "dpo/0").artefact(Store(home)).files  # those of evaluation come last
     records = [row for row in read_jsonl(folder / "records.jsonl") if row["split"] == "test"]
     assert len(records[0]["references"]) > 1
@@ -565,8 +621,44 @@ def test_different_data_is_refused(tmp_path: Path) -> None:
 def test_an_awkward_name_is_no_path(home: Path) -> None:
     found = compare(own_plan(home), ("new", "old"), "own")
     path = replace(found, names=("a b/../c=1e-6", "old/0")).write(home / "compare", found.as_json(0))
-    assert path == home / "compare" / "a_b_.._c=1e-6-vs-old_0-own.json"
+    assert path.parent == home / "compare"
+    assert re.fullmatch(r"a_b_\.\._c=1e-6-vs-old_0-own-[0-9a-f]{8}\.json", path.name)
     assert sorted(one.name for one in path.parent.iterdir()) == [path.name, path.name.replace(".json", ".parquet")]
+
+
+def test_different_comparisons_have_files_of_their_own(home: Path) -> None:
+    """Names that are alike once they are cleaned or joined, and the same names with other settings."""
+    found = compare(own_plan(home), ("new", "old"), "own")
+    names = [
+        ("a/0", "b"), ("a_0", "b"), ("g:a", "b"), ("g_a", "b"), ("a-vs-b", "c"), ("a", "b-vs-c"), ("a-vs", "b"),
+        ("a", "vs-b"), ("a", "b"), ("b", "a"),
+    ]  # fmt: skip
+    changed = (f"{found.options}{more}" for more in ("", " --set limit=2", " --set limit=2 --set seeds=[0]"))
+    made = [replace(found, names=both) for both in names] + [replace(found, options=options) for options in changed]
+    paths = [one.write(home / "compare", one.as_json(0)) for one in made]
+    assert len(set(paths)) == len(made)
+    assert [path.stem for path in paths if path.stem.endswith("own")] == [
+        "a_0-vs-b-own", "g_a-vs-b-own", "a-vs-b-own", "b-vs-a-own", "new-vs-old-own",
+    ]  # fmt: skip
+    assert [one.write(home / "compare", one.as_json(0)) for one in made] == paths, "asked again, the same"
+
+
+def test_a_judge_that_sees_has_files_of_its_own(home: Path, standin: Standin) -> None:
+    judged(home, standin, "new", "old")
+    judged(home, standin, "new", "old", "--images")
+    stems = [path.stem for path in (home / "grids" / "two" / "compare").glob("*.json")]
+    assert sorted(re.sub("-[0-9a-f]{8}$", "", stem) for stem in stems) == [
+        "new-vs-old-own-judge", "new-vs-old-own-judge-images",
+    ]  # fmt: skip
+
+
+def test_what_is_missing_says_it_for_a_name_like_an_option(tmp_path: Path) -> None:
+    (tmp_path / "two.yaml").write_text(GRID.replace("old: {", "-old: {"))
+    prepare_questions(tmp_path)
+    plan = own_plan(tmp_path / "home")
+    pretend_done(plan, [node for node in plan.nodes if node is not plan.wired["-old/0"].scores["own"]])
+    with pytest.raises(StoreError, match=r"run: cwdpo score --grid \S+two\.yaml -- -old/0$"):
+        compare(plan, ("-old", "new"), "own")
 
 
 # ---- on a login node

@@ -232,7 +232,7 @@ def test_show_says_what_has_to_run_first(grid: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
     message = refused(cwdpo("data", "show", "-g", MICRO, "--home", home, "-s", "seeds=[0]"), 4)
     assert "the pairs of case 'dpo' are not there yet (missing), and their data is made by a stage;" in message
-    assert f"run: cwdpo submit --grid {MICRO} --set seeds=[0]" in message
+    assert f"run: cwdpo submit --grid {MICRO} --set 'seeds=[0]'" in message
     path = tmp_path / "beam.yaml"
     path.write_text(grid.read_text().replace("{source: perturb, count: 2}", "{source: beam}", 1))
     message = refused(cwdpo("data", "show", "-g", path, "--home", home, "--case", "cw_dpo"), 4)

@@ -63,6 +63,24 @@ def test_a_choice_of_tables_leaves_the_report_of_the_grid_alone(plan: Plan, tmp_
     assert "## Main results" in (tmp_path / "my.md").read_text()
 
 
+def test_another_grid_by_set_leaves_the_report_of_the_grid_alone(plan: Plan, tmp_path: Path) -> None:
+    plan.write()
+    report(plan)
+    target = plan.store.home / "grids" / "small" / "report.md"
+    before = target.read_bytes()
+    for other in ("stage2.objective.beta=0.5", "seeds=[0]"):
+        shown = report(plan, "--set", other)
+        assert f"not written to {target}, which is of the grid as it was submitted" in " ".join(shown.split("\n"))
+    assert target.read_bytes() == before
+    assert f"written to {tmp_path / 'my.md'}" in report(plan, "--set", "seeds=[0]", "-o", tmp_path / "my.md")
+    same = f"seeds={sorted({cell.seed for cell in plan.grid.cells})}"
+    assert f"written to {target}" in report(plan, "--set", same), "these are the very stages"
+    with pytest.raises(ConfigError, match="of the grid as it was submitted, without this --set"):
+        report(plan, "--set", "seeds=[0]", "--format", "html")
+    assert not (plan.folder / "html").exists()
+    assert "written to" in report(plan, "--set", "seeds=[0]", "--format", "html", "-o", tmp_path / "html")
+
+
 FORMATS = {"md": "# small", "latex": r"\begin{table}", "csv": '"table","grid"', "json": '"name": "captions"'}
 
 

@@ -18,10 +18,12 @@ from cwdpo.base.errors import Busy, DataError, StoreError
 from cwdpo.base.store import Artefact, Attempt, Store
 from cwdpo.cli.prune import human
 from cwdpo.jobs import discard, prune
+from cwdpo.jobs.clusters import SlurmCluster, load_cluster
 from cwdpo.jobs.needs import Needs
 from cwdpo.jobs.prune import DiskUsage, Item, find, remove
 from cwdpo.jobs.scratch import MARK
 from cwdpo.jobs.slurm import leftovers
+from cwdpo.jobs.slurm.desired import Desired
 
 OLD = time.time() - 2 * prune.DAY_SECONDS
 
@@ -98,7 +100,9 @@ def test_leftovers_go_and_nothing_else(home: Path) -> None:
     leave(home / "grids" / "micro" / "dry-run" / "a.sh")
     for name in ("used", "old"):
         leave(home / "slurm" / "code" / name / "cwdpo" / "x.py")
-    files.write_json(home / "grids" / "micro" / "slurm.json", {"code": str(home / "slurm" / "code" / "used")})
+    cluster = load_cluster("default")
+    assert isinstance(cluster, SlurmCluster)
+    Desired(cluster, home / "slurm" / "code" / "used", frozenset()).write(plan_of(home))
     expected = {"attempts": 1, "retired": 1, "partial": 1, "temporary": 1, "code": 1, "dry-runs": 1}
     assert found(home) == expected
 

@@ -131,6 +131,10 @@ def test_benchmarks_are_a_table_each_on_request(tmp_path: Path) -> None:
     assert "rouge_l" in [one.column.key for one in found[0].columns]
 
 
+def test_a_table_asked_for_twice_is_shown_once(tmp_path: Path) -> None:
+    assert names("demo", tmp_path, "benchmarks", "main", "benchmarks", "main") == ["captions", "main"]
+
+
 def test_a_grid_included_in_two_sizes_fills_its_tables_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(config_folder(), tmp_path / "configs")
     shutil.copy(tmp_path / "configs/sizes/demo.yaml", tmp_path / "configs/sizes/tiny.yaml")
@@ -224,6 +228,21 @@ MISTAKES = {
     "rows.sft.stands_on: is required": {"rows": {"sft": {}}},
     "unknown key 'colums'; did you mean 'columns'?": {"colums": {}},
     "columns.a.probe: ": {"columns": {"a": {"probe": "kl"}}},
+    "rows.sft and rows.dpo are both printed as 'our own'; give one of them another label": {
+        "rows": {"sft": {"stands_on": "sft", "label": "our own"}, "dpo": {"stands_on": "sft", "label": " our  own"}},
+    },
+    "rows.sft and rows.dpo are both printed as 'sft'; give one": {
+        "rows": {"sft": {"stands_on": "sft"}, "dpo": {"stands_on": "sft", "label": "sft"}},
+    },
+    "columns.a and columns.b are both printed as 'CIDEr'; give one of them another group or title": {
+        "columns": {"a": CIDER, "b": CIDER},
+    },
+    "columns.a and columns.b are both printed as 'COCO x'; give one": {
+        "columns": {
+            "a": {**CIDER, "group": "COCO", "title": "x"},
+            "b": {"probe": "tv", "group": "COCO", "title": "x"},
+        },
+    },
     "paper.of: unknown paper 'cwdpoo'; did you mean 'cwdpo'?": {"paper": {"of": "cwdpoo", "table": "x"}},
     "paper.table: unknown table 'table1'; did you mean 'table1_main'?": {"paper": {"of": "cwdpo", "table": "table1"}},
     "columns.cider.published: unknown column 'coco_cidr'; did you mean 'coco_cider'?": {
@@ -246,6 +265,13 @@ def test_a_mistake_names_the_file_what_was_found_and_what_is_valid(plan: Plan, m
         tables(plan, wanted=Wanted((str(path),)))
     assert str(raised.value).startswith(f"{path}: ")
     assert message in str(raised.value)
+
+
+def test_columns_of_one_title_are_told_apart_by_their_groups(plan: Plan, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    YAML().dump({**BASE, "columns": {"a": {**CIDER, "group": "COCO"}, "b": CIDER}}, path)
+    (table,) = tables(plan, wanted=Wanted((str(path),)))
+    assert [column.name for column in table.columns] == ["COCO CIDEr", "CIDEr"]
 
 
 def test_a_table_file_that_leads_nowhere_is_none(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

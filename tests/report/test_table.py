@@ -9,6 +9,7 @@ import re
 import tracemalloc
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from cwdpo.report.content import Difference, Row, Table
 from cwdpo.report.table import Wanted, tables
 from cwdpo.statistics import bootstrap
 from cwdpo.statistics.crossed import crossed_difference, crossed_interval
+from cwdpo.statistics.power import detectable
 
 SEEDS = range(5)
 
@@ -211,12 +213,31 @@ def test_rows_over_other_items_or_rated_by_others_are_not_compared(plan: Plan) -
     table = beside(plan)
     assert (entry(table, "dpo").standing, entry(table, "dpo").difference) == ("", None)
     assert entry(table, "cw_dpo").standing == "best", "of those that can be compared"
-    said = "its values are over 7 items, not 12 items, so that it is not compared with the other rows in CIDEr"
+    said = "its values are over 7 items, not 12 items, so that it is not compared with the other rows in CIDEr, G R"
     assert said in marks_of(table, "dpo")
     rated = {"judge": {"judge": "another", "prompt": "official"}}
     for seed in SEEDS:
         rescore(plan, score(plan, f"dpo/{seed}"), items=12, harness=rated)
     assert any(mark.startswith("it was rated by another, not ") for mark in marks_of(beside(plan), "dpo"))
+
+
+def test_a_baseline_on_other_terms_takes_no_mark_from_the_other_rows(plan: Plan) -> None:
+    """It alone is not compared, and the note says so of it alone, once for all columns."""
+    give(plan, {"base": [1.0], "sft": around(1.1), "dpo": around(3.0)[::-1], "cw_dpo": around(2.0)})
+    rescore(plan, score(plan, "base/0"), items=9, partial=True)
+    table = automatic(plan)
+    assert standing(table) == {"dpo": "best"}
+    said = "its values are over 9 items (partial), not 12 items, so that it is not compared with the other rows in "
+    assert [row.key for row in table.rows if any("not compared" in mark for mark in row.marks)] == ["base"]
+    assert len([mark for mark in marks_of(table, "base") if mark.startswith(said)]) == 1
+    assert [entry(table, case).difference for case in TRAINED] == [None, None, None]
+    for seed in SEEDS:
+        rescore(plan, score(plan, f"sft/{seed}"), items=9, partial=True)
+    table = automatic(plan)
+    assert entry(table, "sft").difference is not None, "both are on the same terms"
+    assert entry(table, "dpo").difference is None
+    alike = "its values are over 12 items, not 9 items (partial), so that it is compared with no row on other terms in "
+    assert [row.key for row in table.rows if any(mark.startswith(alike) for mark in row.marks)] == ["dpo", "cw_dpo"]
 
 
 def test_rows_about_other_data_are_not_compared(tmp_path: Path) -> None:
@@ -229,7 +250,8 @@ def test_rows_about_other_data_are_not_compared(tmp_path: Path) -> None:
     plan = plan_of(tmp_path / "other", grid=grid)
     pretend_done(plan, plan.nodes)
     table = automatic(plan)
-    said = "it was asked about other data, so that it is not compared with the other rows in CIDEr"
+    said = "it was asked about other data, so that it is not compared with the other rows in"
+    said += " BLEU-4, METEOR, ROUGE-L, CIDEr"
     assert [row.key for row in table.rows if said in row.marks] == ["other"]
     assert (entry(table, "other").standing, entry(table, "other").difference) == ("", None)
     assert entry(table, "dpo").difference is not None
@@ -542,7 +564,28 @@ def test_the_caption_says_what_so_many_seeds_can_show_where_columns_have_unlike_
         for seed in SEEDS[3:]:
             rescore(plan, score(plan, f"{case}/{seed}"), **gone)
     (said,) = [line for line in beside(plan).caption if line.startswith("With n = 5 a row")]
-    assert re.search(r": CIDEr \S+; with n = 3, G R \S+$", said)
+    assert re.search(r": CIDEr \S+; with n = 3 a row: G R \S+$", said)
+
+
+def test_the_caption_says_what_the_row_with_fewest_seeds_can_show(plan: Plan) -> None:
+    gone = {"metrics": {"cider": None}, "unavailable": {"cider": "not available: made up"}}
+    give(plan, {case: around(middle) for case, middle in zip(TRAINED, (1.0, 2.0, 3.0), strict=True)})
+    for seed in SEEDS[2:]:
+        rescore(plan, score(plan, f"cw_dpo/{seed}"), **gone)
+    (said,) = [line for line in beside(plan).caption if line.startswith("With n = ")]
+    spread = math.sqrt(fmean([(entry(beside(plan), case).std or 0) ** 2 for case in TRAINED]))
+    assert said.startswith("With n = 2 in the row with fewest seeds and the spread")
+    assert f": CIDEr {float(f'{detectable(spread, 2):.2g}'):g}; with n = 5 a row: G R " in said
+
+
+def test_the_caption_says_that_an_interval_below_0_is_of_too_few_seeds(tmp_path: Path) -> None:
+    plan = made_up(tmp_path, seeds=2)
+    give(plan, {"sft": [0.1, 0.9], "dpo": [0.5, 0.51], "cw_dpo": [0.6, 0.61]})
+    (said,) = [line for line in automatic(plan).caption if "know no bounds" in line]
+    assert "below 0" in said
+    assert "CIDEr" in said
+    give(plan, {"sft": [0.5, 0.51]})
+    assert not any("know no bounds" in line and "CIDEr" in line for line in automatic(plan).caption)
 
 
 def test_the_caption_says_items_scale_and_that_stages_are_confounded(whole: Plan) -> None:

@@ -392,7 +392,8 @@ def test_total_hallucination_gain_is_that_of_nsft(tmp_path: Path) -> None:
     assert [round(result.value, 1) for result in gain("dpo").results] == [1.3, 2.3]
     assert gain("base").gaps == (Gap("not available", "it is what the others gain over", (0, 1)),)
     assert gain("cw_dpo").gaps == (Gap("not available", "no mmhal", (0,)),)
-    folders = [score(plan, "sft/0", name).artefact(plan.store).folder.name for name in METRICS]
+    read = [(case, name) for case in ("sft/0", "base/0") for name in METRICS]
+    folders = [score(plan, case, name).artefact(plan.store).folder.name for case, name in read]
     assert gain("sft").results[0].origin == " + ".join(folders)
     assert not gain("sft").doubtful
     card = score(plan, "base/0", "pope").artefact(plan.store).folder / "stage.json"
@@ -417,17 +418,21 @@ def test_a_gain_over_a_trained_baseline_is_seed_by_seed(tmp_path: Path) -> None:
     plan = made_up(tmp_path, seeds=3, benchmarks=HALLUCINATIONS)
     (tmp_path / "gain.yaml").write_text(
         "title: Gain\ngrids: [small]\nbaseline: sft\ncolumns: {gain: {derived: hallucination_gain}}\n"
-        "rows: {sft: {stands_on: sft}, dpo: {stands_on: sft}}\n"
+        "rows: {sft: {stands_on: sft}, base: {stands_on: none}, dpo: {stands_on: sft}}\n"
     )
     for case, values in {"sft": (0.7, 0.8, 0.9), "dpo": (0.85, 0.94, 1.0)}.items():
         for seed, value in enumerate(values):
             for name, metrics in {"pope": {"f1": value}, "chair": {"chair_s": 0.2}, "mmhal": {"score": 3.0}}.items():
                 rescore(plan, score(plan, f"{case}/{seed}", name), metrics=metrics)
 
-    def gain() -> Any:
+    def gain(row: str = "dpo") -> Any:
         (table,) = tables(plan, wanted=Wanted((str(tmp_path / "gain.yaml"),)))
-        return entry(table, "dpo", "gain")
+        return entry(table, row, "gain")
 
+    for name, metrics in {"pope": {"f1": 0.5}, "chair": {"chair_s": 0.2}, "mmhal": {"score": 3.0}}.items():
+        rescore(plan, score(plan, "base/0", name), metrics=metrics)
+    untrained = [(result.seeds, round(result.value, 6)) for result in gain("base").results]
+    assert untrained == [((0,), -20.0), ((1,), -30.0), ((2,), -40.0)], "one row that all seeds share, over three"
     assert [round(result.value, 6) for result in gain().results] == [15.0, 14.0, 10.0]
     (score(plan, "sft/1", "pope").artefact(plan.store).folder / "DONE").unlink()
     assert [round(result.value, 6) for result in gain().results] == [15.0, 10.0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -200,6 +201,38 @@ def test_damaged_files_are_named(plan: Plan) -> None:
     assert f"seed 1 (cw_dpo/1): damaged: {damaged}: scores.json is missing or changed since it was written\n" in text
 
 
+NAMES = ("$(id)", "a;b", "it's", "-dash", "a b", "`tick`")
+
+
+@pytest.fixture
+def awkward(tmp_path: Path) -> Plan:
+    """A grid whose cases have names that mean something to a shell, or to a command line."""
+    grid = tmp_path / "own.yaml"
+    rates = {name: {"stage1": {"optimization": {"learning_rate": 1e-5 * place}}} for place, name in enumerate(NAMES, 1)}
+    base = {**GRID["base"], "stage1": {"objective": {"name": "sft"}}}  # type: ignore[dict-item]
+    grid.write_text(json.dumps({"base": base, "cases": rates}))
+    made = make_plan(load_grid(str(grid)), Store(tmp_path / "home"))
+    pretend_done(made, made.nodes, items=ITEMS)
+    return made
+
+
+def test_commands_can_be_pasted_whatever_the_name(awkward: Plan) -> None:
+    for name in NAMES:
+        for node in awkward.wired[f"{name}/0"].nodes():
+            (node.artefact(awkward.store).attempts / "1" / "stderr").write_text(f"said of {name}\n")
+        commands = traced(awkward, f"{name}/captions.cider")["commands"]
+        for key, answer in (("log", f"said of {name}\n"), ("state", f"{name}/0: all done\n")):
+            assert commands[key].startswith("cwdpo ")
+            words = as_a_shell_reads(commands[key].removeprefix("cwdpo "))
+            done = CliRunner().invoke(app, [words[0], "--home", str(awkward.store.home), *words[1:]])
+            assert answer in done.output, (name, done.exception)
+
+
+def as_a_shell_reads(words: str) -> list[str]:
+    done = subprocess.run(["sh", "-c", f"printf '%s\\n' {words}"], capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
+
+
 # ---- which value
 
 
@@ -224,7 +257,7 @@ def test_columns_of_the_same_name_need_their_benchmark(tmp_path: Path) -> None:
 
     def table(name: str, *columns: Column) -> Table:
         row = Row("sft", "SFT", "sft", {column.key: Entry() for column in columns})
-        return Table(name, name, "grid", "--grid grid", "", columns, (row,), "sft")
+        return Table(name, name.capitalize(), "grid", "--grid grid", "", columns, (row,), "sft")
 
     cider, cost = Metric("cider", "CIDEr"), Metric("step_cost", "step cost")
     coco, nocaps = (Column("cider", "CIDEr", "", name, cider) for name in ("coco", "nocaps"))
@@ -238,3 +271,31 @@ def test_columns_of_the_same_name_need_their_benchmark(tmp_path: Path) -> None:
     costs = [table("one", Column("step_cost", "", "", "", cost)), table("two", Column("step_cost", "", "", "", cost))]
     with pytest.raises(ConfigError, match=re.escape("step_cost (--table one), step_cost (--table two)")):
         find(costs, "sft/step_cost")
+
+
+def test_tables_are_named_as_they_are_asked_for(tmp_path: Path) -> None:
+    """By their path, by their file where they are of an included grid, and as `benchmarks`."""
+    from cwdpo.evaluate.question import Metric
+    from cwdpo.report.address import find
+    from cwdpo.report.content import Column, Entry, Row, Table
+
+    def table(name: str, title: str, command: str) -> Table:
+        column = Column("gain", "", "", "", Metric("gain", "gain"))
+        row = Row("sft", "SFT", "sft", {"gain": Entry()}, (title,))
+        return Table(name, title, "grid", "--grid it's", command, (column,), (row,), "sft")
+
+    def options(command: str, *named: tuple[str, str]) -> list[str]:
+        with pytest.raises(ConfigError) as raised:
+            find([table(name, title, command) for name, title in named], "sft/gain")
+        return re.findall(r"gain \((.*?)\)", str(raised.value).partition("valid: ")[2])
+
+    both = "cwdpo report --grid it's --table a/one.yaml --table 'b b/one.yaml' --table a/one.yaml --paper"
+    assert options(both, ("one", "One"), ("one", "Another")) == ["--table 'b b/one.yaml'", "--table a/one.yaml"]
+    asked = "cwdpo report --grid it's --table two --table benchmarks"
+    assert options(asked, ("two", "Two"), ("hallucinations", "hallucinations")) == [
+        "--table benchmarks", "--table two",
+    ]  # fmt: skip
+    of_grid = "cwdpo report --grid it's"
+    assert options(of_grid, ("two-g-demo", "Two (g-demo)"), ("one-g-demo", "One (g-demo)")) == [
+        "--table one", "--table two",
+    ]  # fmt: skip

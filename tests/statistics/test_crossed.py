@@ -71,7 +71,10 @@ def test_two_fixed_models_differ_over_items_alone():
 def test_nothing_varies():
     b = np.random.default_rng(6).random((1, 40))
     assert crossed_difference(np.repeat(b, 3, axis=0), b)[3:] == (None, None)
-    assert crossed_interval(np.full((3, 4), 0.5)) == (0.5, 0.5, 0.5, 3)
+    assert crossed_interval(np.full((3, 4), 0.5)) == (0.5, None, None, 3)
+    moved = b + np.array([[0.1], [0.2], [0.7]])
+    apart = (moved + 0.01) - moved  # the same but for rounding
+    assert crossed_difference(apart, np.zeros_like(apart[:1]), scale=1.0)[1:] == (None, None, None, None)
 
 
 def test_what_is_given_stays_as_it_is():

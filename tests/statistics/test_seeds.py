@@ -51,14 +51,14 @@ def test_a_single_seed_has_a_difference_and_nothing_more():
 
 
 def test_seeds_that_all_agree_are_no_proof():
-    assert seeds.t_interval([0.7] * 5) == (0.7, 0.7, 0.7, 5)
-    assert seeds.welch([0.75] * 3, [0.5] * 5) == (0.25, 0.25, 0.25, None, None)
-    assert seeds.one_sample([0.75] * 3, 0.5) == (0.25, 0.25, 0.25, None, None)
+    assert seeds.t_interval([0.7] * 5) == (0.7, None, None, 5)
+    assert seeds.welch([0.75] * 3, [0.5] * 5) == (0.25, None, None, None, None)
+    assert seeds.one_sample([0.75] * 3, 0.5) == (0.25, None, None, None, None)
 
 
 def test_rounding_is_no_variance():
     found = seeds.one_sample([0.1 + x - x for x in (1.0, 3.0, 7.0)], 0.0)
-    assert (found.p, found.low) == (None, found.high)
+    assert (found.p, found.low, found.high) == (None, None, None)
     assert found.difference == pytest.approx(0.1)
 
 

@@ -58,9 +58,10 @@ def short(value: str) -> str:
 def named(provenance: Mapping[str, Any]) -> str:
     """How people call the image that a stage was computed in."""
     found = provenance.get("image")
-    if not found:
+    if not isinstance(found, dict) or not found:
         return "no image"
-    return short(found["digest"]) if found["digest"] else f"{found['file']}, entered by hand"
+    told = found.get("digest")
+    return short(str(told)) if told else f"{found.get('file')}, entered by hand"
 
 
 def identify(path: Path, cache: Path) -> Image:

@@ -170,7 +170,7 @@ def past_of(artefact: Artefact) -> Past | None:
         done = artefact.done()
         card = files.read_json(artefact.folder / "stage.json")
         return _past(artefact, done, card) if done else None
-    except (CwdpoError, KeyError, TypeError, ValueError, AttributeError, IndexError):
+    except (CwdpoError, ArithmeticError, KeyError, TypeError, ValueError, AttributeError, IndexError):
         return None
 
 

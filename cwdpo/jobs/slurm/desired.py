@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
+
 from cwdpo.base import files
+from cwdpo.base.errors import StoreError
+from cwdpo.base.store import Store
 from cwdpo.jobs.clusters import SlurmCluster
 from cwdpo.jobs.containers.image import Image
 from cwdpo.jobs.plan import Plan
@@ -29,14 +33,29 @@ class Desired:
 
     @classmethod
     def read(cls, plan: Plan) -> Desired | None:
-        """What was asked for last; None if the grid was never submitted to Slurm."""
+        """What was asked for last; None if the grid was never submitted to Slurm.
+
+        Raises:
+            StoreError: what was written down cannot be read.
+        """
         path = path_of(plan)
-        if not path.exists():
-            return None
-        found = files.read_json(path)
-        cluster = SlurmCluster.model_validate(found["cluster"])
-        image = Image(**found["image"]) if found.get("image") else None
-        return cls(cluster, Path(found["code"]), frozenset(found["nodes"]), image)
+        return cls.at(path) if path.exists() else None
+
+    @classmethod
+    def at(cls, path: Path) -> Desired:
+        """What a file says that `write` has written.
+
+        Raises:
+            StoreError: it does not say it, or not in full.
+        """
+        try:
+            return TypeAdapter(cls).validate_python(files.read_json(path))
+        except StoreError as error:
+            raise StoreError(f"{error}; {_remedy(path)}") from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            fault = ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
+            raise StoreError(f"{path} does not say what was asked for ({fault}); {_remedy(path)}") from error
 
     def write(self, plan: Plan) -> None:
         """Replace what was asked for."""
@@ -47,12 +66,24 @@ class Desired:
         files.write_json(path_of(plan), content)
 
 
+def _remedy(path: Path) -> str:
+    return f"`cwdpo submit` of grid '{path.parent.name}' to its cluster writes it anew"
+
+
 def path_of(plan: Plan) -> Path:
     """Where it lies."""
     return plan.store.home / "grids" / plan.grid.name / "slurm.json"
 
 
+def paths_in(store: Store) -> list[Path]:
+    """Where they lie, of all grids of a home that were submitted to Slurm."""
+    return sorted(store.home.glob("grids/*/slurm.json"))
+
+
 def wanted_by_others(plan: Plan) -> set[str]:
-    """Ids of the stages that other grids of the same home asked for."""
-    paths = plan.store.home.glob("grids/*/slurm.json")
-    return {node for path in paths if path != path_of(plan) for node in files.read_json(path)["nodes"]}
+    """Ids of the stages that other grids of the same home asked for.
+
+    Raises:
+        StoreError: what one of them asked for cannot be read, so that nobody may take its stages away.
+    """
+    return {node for path in paths_in(plan.store) if path != path_of(plan) for node in Desired.at(path).nodes}

@@ -27,7 +27,7 @@ import re
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -94,20 +94,20 @@ class Record:
     @cached_property
     def intent(self) -> dict[str, Any]:
         """What was meant."""
-        found = files.read_json(self.folder / "intent.json")
-        assert isinstance(found, dict)
-        return found
+        with _of(self.folder / "intent.json") as path:
+            return {**files.read_json(path)}
 
     @cached_property
     def elements(self) -> dict[int, Planned]:
         """Index -> element."""
-        return {entry["index"]: _planned(entry) for entry in self.intent["elements"]}
+        with _of(self.folder / "intent.json"):
+            return {entry["index"]: _planned(entry) for entry in self.intent["elements"]}
 
     @property
     def job_id(self) -> str | None:
         """Slurm's id of the array, None before it is known."""
-        path = self.folder / "submitted.json"
-        return str(files.read_json(path)["job_id"]) if path.exists() else None
+        with _of(self.folder / "submitted.json") as path:
+            return str(files.read_json(path)["job_id"]) if path.exists() else None
 
     @property
     def started(self) -> str | None:
@@ -133,10 +133,9 @@ class Record:
     @property
     def settled(self) -> dict[int, Settled]:
         """Index -> final state, of the elements that have one."""
-        path = self.folder / "settled.json"
-        if not path.exists():
-            return {}
-        return {int(index): Settled(**entry) for index, entry in files.read_json(path).items()}
+        with _of(self.folder / "settled.json") as path:
+            found = files.read_json(path) if path.exists() else {}
+            return {int(index): Settled(**entry) for index, entry in found.items()}
 
     def settle(self, states: Mapping[int, Settled]) -> None:
         """Add final states."""
@@ -146,8 +145,8 @@ class Record:
     @property
     def forgiven(self) -> set[int]:
         """Indices of elements whose failure no longer counts."""
-        path = self.folder / "forgiven.json"
-        return set(files.read_json(path)) if path.exists() else set()
+        with _of(self.folder / "forgiven.json") as path:
+            return set(files.read_json(path)) if path.exists() else set()
 
     def forgive(self, indices: Sequence[int]) -> None:
         """Let the failures of these elements count no longer."""
@@ -171,10 +170,9 @@ class Record:
 
     @property
     def _rewired(self) -> dict[int, list[tuple[str, int]]]:
-        path = self.folder / "rewired.json"
-        if not path.exists():
-            return {}
-        return {int(index): [(name, at) for name, at in places] for index, places in files.read_json(path).items()}
+        with _of(self.folder / "rewired.json") as path:
+            found = files.read_json(path) if path.exists() else {}
+            return {int(index): [(name, at) for name, at in places] for index, places in found.items()}
 
     def rewire(self, index: int, parents: Sequence[tuple[str, int]]) -> None:
         """Write down that an element waits for other places now."""
@@ -183,8 +181,8 @@ class Record:
 
     def exit(self, index: int) -> dict[str, Any] | None:
         """How the last run of an element failed, if its job could say."""
-        path = self.folder / "exits" / f"{index}.json"
-        return files.read_json(path) if path.exists() else None
+        with _of(self.folder / "exits" / f"{index}.json") as path:
+            return {**files.read_json(path)} if path.exists() else None
 
     def job(self, index: int) -> dict[str, Any]:
         """What an element computes, as its worker reads it."""
@@ -192,6 +190,15 @@ class Record:
             if row["index"] == index:
                 return row
         raise StoreError(f"{self.folder / 'jobs.jsonl'}: no element {index}")
+
+
+@contextmanager
+def _of(path: Path) -> Iterator[Path]:
+    """Turn what taking the content of a file apart ends with, where it is not what was written, into a `StoreError`."""
+    try:
+        yield path
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise StoreError(f"{path} is damaged: it does not say what it should ({error!r})") from error
 
 
 def _age(path: Path) -> float:

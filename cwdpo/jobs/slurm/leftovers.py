@@ -5,10 +5,10 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from cwdpo.base import files
 from cwdpo.base.store import Store
 from cwdpo.jobs.slurm import commands
 from cwdpo.jobs.slurm.commands import SlurmError
+from cwdpo.jobs.slurm.desired import Desired, paths_in
 from cwdpo.jobs.slurm.ledger import Ledger
 from cwdpo.jobs.slurm.standing import ENDED
 
@@ -17,7 +17,7 @@ def unused_code(store: Store) -> list[Path]:
     """Snapshots of the code that no array under way, no grid and no side job would run."""
     ledger = Ledger(store)
     used = {Path(record.intent["code"]).name for record in ledger.records() if record.open}
-    used |= {Path(files.read_json(path)["code"]).name for path in store.home.glob("grids/*/slurm.json")}
+    used |= {Desired.at(path).code.name for path in paths_in(store)}
     ended = set(ended_side_jobs(store))
     scripts = [path.read_text(encoding="utf-8") for path in ledger.folder.glob("side/*/script.sh")
                if path.parent not in ended]  # fmt: skip
@@ -28,9 +28,9 @@ def unused_code(store: Store) -> list[Path]:
 def unused_images(store: Store) -> list[Path]:
     """Second names of images that no array under way and no grid would run."""
     ledger = Ledger(store)
-    known = [record.intent.get("image") for record in ledger.records() if record.open]
-    known += [files.read_json(path).get("image") for path in store.home.glob("grids/*/slurm.json")]
-    used = {Path(found["path"]) for found in known if found}
+    under_way = [record.intent.get("image") for record in ledger.records() if record.open]
+    used = {Path(found["path"]) for found in under_way if found}
+    used |= {Path(image.path) for path in paths_in(store) if (image := Desired.at(path).image)}
     return [path for path in _visible(ledger.folder / "images") if path not in used]
 
 

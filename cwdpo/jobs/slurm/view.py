@@ -16,6 +16,7 @@ from cwdpo.jobs.slurm.desired import Desired
 from cwdpo.jobs.slurm.ledger import Ledger
 from cwdpo.jobs.slurm.reconcile import Book
 from cwdpo.jobs.slurm.standing import Standing, Standings
+from cwdpo.jobs.status import failure_of
 
 FINISHED = ("done", "stale")
 """What is so in the store is so on Slurm."""
@@ -26,15 +27,25 @@ def open_book(plan: Plan, look: bool = True) -> Book | None:
 
     Args:
         look: False where Slurm is known not to answer.
+
+    Raises:
+        StoreError: what was asked for, or the ledger where it counts, cannot be read.
     """
     desired = Desired.read(plan)
     if desired is None:
         return None
-    ledger = Ledger(plan.store)
     try:
-        return Book(plan, desired, Standings(ledger, look=look and shutil.which("squeue") is not None))
+        return _opened(plan, desired, look and shutil.which("squeue") is not None)
     except SlurmError:
-        return Book(plan, desired, Standings(ledger, look=False))
+        return _opened(plan, desired, look=False)
+
+
+def _opened(plan: Plan, desired: Desired, look: bool) -> Book:
+    """A book that can be read: of what is not finished, all that is shown is looked up here and not when it is told."""
+    book = Book(plan, desired, Standings(Ledger(plan.store), look=look))
+    if len(book.done) < len(book.nodes):
+        _ = book.queued, book.given_up
+    return book
 
 
 @dataclass(frozen=True)
@@ -115,9 +126,7 @@ def _sentence(plan: Plan, node: Node, states: Mapping[str, Shown], book: Book | 
     if book and node.id in book.queued:
         return _in_slurm(plan, node, book.standings.newest[node.id])
     if state == "failed":
-        artefact = node.artefact(plan.store)
-        result = artefact.result(artefact.newest())
-        return f"failed: {result['message'] if result else 'no reason recorded'}"
+        return f"failed: {failure_of(node.artefact(plan.store)) or 'no reason recorded'}"
     return _PLAINLY.get(state, state)
 
 

@@ -8,14 +8,26 @@ their own, printed where `\cwdpodetails` is defined.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import chain, count
 
 from cwdpo.report.content import Table
 from cwdpo.report.render.tex import tex
 from cwdpo.report.render.text import plain, title
 from cwdpo.report.render.typeset import Layout, Piece, layout, pieces
 from cwdpo.report.render.views import View, details, runs, values
-from cwdpo.report.render.words import Legend, Said, caption, command, legend, notes, origins, version_line
+from cwdpo.report.render.words import (
+    Legend,
+    Said,
+    caption,
+    command,
+    is_automatic,
+    legend,
+    notes,
+    origins,
+    version_line,
+)
 
 BOLD, UNDERLINED = r"\textbf{%s}", r"\underline{%s}"
 STANDINGS = {"best": BOLD, "tied": UNDERLINED, "": "%s"}
@@ -33,25 +45,25 @@ def latex(tables: Sequence[Table], paper: bool = False) -> str:
     Args:
         paper: with the published number beside each value.
     """
-    header = HEADER.format(version=plain(version_line()), command=command(tables))
-    return "\n".join([header, *(line for table in tables for line in _of(table, paper))])
+    header, labels = HEADER.format(version=plain(version_line()), command=command(tables)), _Labels()
+    return "\n".join([header, *(line for table in tables for line in _of(table, paper, labels))])
 
 
-def _of(table: Table, paper: bool) -> Iterator[str]:
+def _of(table: Table, paper: bool, labels: _Labels) -> Iterator[str]:
     """Everything of one table."""
-    about = [*map(tex, caption(table, paper)), *legend(table, LEGEND)]
-    yield from _floats(table, values(table, paper), about, [tex(note) for note in notes(table)])
+    about, named = [*map(tex, caption(table, paper)), *legend(table, LEGEND)], partial(labels.next, table)
+    yield from _floats(values(table, paper), named, about, [tex(note) for note in notes(table)])
     yield "% Where the numbers come from:"
     yield from (f"%   {plain(row.label)}: {origins(row, table)}" for row in table.rows)
     yield ""
     if found := details(table):
         yield r"\ifdefined\cwdpodetails"
         for view in found:
-            yield from _floats(table, view, [tex(line) for line in view.caption])
+            yield from _floats(view, named, [tex(line) for line in view.caption])
         yield "\\fi\n"
 
 
-def _floats(table: Table, view: View, about: Sequence[str], below: Sequence[str] = ()) -> Iterator[str]:
+def _floats(view: View, named: Callable[[View], str], about: Sequence[str], below: Sequence[str] = ()) -> Iterator[str]:
     """All that a view needs, mostly one; what there is to know stands with the first, notes with the last."""
     best = layout(view)
     floats = best.floats(view)
@@ -60,18 +72,33 @@ def _floats(table: Table, view: View, about: Sequence[str], below: Sequence[str]
         yield r"\begin{table}"
         yield rf"\centering{best.style.size}"
         yield rf"\caption[{{{head}}}]{{{' '.join([f'{head}.', *(about if number == 1 else [])])}}}"
-        yield rf"\label{{{label(table, view, number)}}}"
+        yield rf"\label{{{named(view)}}}"
         yield r"\par\medskip"
         yield "\n\\par\\medskip\n".join("\n".join(_tabular(view, best, piece)) for piece in content)
         yield from _below(below if number == len(floats) else [])
         yield r"\end{table}"
 
 
-def label(table: Table, view: View, number: int = 1) -> str:
-    """`tab:main`, `tab:main-differences`, `tab:main-differences-2`."""
-    name = re.sub(r"[^A-Za-z0-9.-]+", "-", table.name).strip("-") or "table"
-    shown = "" if view.name == "values" else f"-{view.name}"
-    return f"tab:{name}{shown}" + (f"-{number}" if number > 1 else "")
+class _Labels:
+    """Labels of the floats of one file, none of which occurs twice in it."""
+
+    def __init__(self) -> None:
+        self._given: set[str] = set()
+
+    def next(self, table: Table, view: View) -> str:
+        """`tab:main-differences`, then `tab:main-differences-2`: what goes on, and another table of the same name."""
+        first = label(table, view)
+        free = (one for one in chain([first], (f"{first}-{n}" for n in count(2))) if one not in self._given)
+        found = next(free)
+        self._given.add(found)
+        return found
+
+
+def label(table: Table, view: View) -> str:
+    """`tab:main-differences`; `tab:demo-captions` of a benchmark, which several grids of one paper may ask."""
+    named = f"{table.grid}-{table.name}" if is_automatic(table) else table.name
+    name = re.sub(r"[^A-Za-z0-9.-]+", "-", named).strip("-") or "table"
+    return f"tab:{name}" + ("" if view.name == "values" else f"-{view.name}")
 
 
 def _below(lines: Sequence[str]) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -58,6 +59,11 @@ def entries(table: Table) -> Iterator[Entry]:
 def heading(table: Table) -> str:
     """Title of a table; a partial one says so wherever it is shown."""
     return plain(table.title) + (" (PARTIAL: only some items were scored)" if is_partial(table) else "")
+
+
+def is_automatic(table: Table) -> bool:
+    """Whether it is one of those that no file lays out: only they have no title beside their name."""
+    return table.title == table.name
 
 
 def is_partial(table: Table) -> bool:
@@ -282,6 +288,16 @@ def _origin(result: Result) -> str:
 def command(tables: Sequence[Table]) -> str:
     """What was typed, or does the same."""
     return plain(tables[0].command)
+
+
+def on_cell(command: str, name: str, options: str) -> str:
+    """`cwdpo logs cw_dpo/0 --grid demo`, to be pasted into a shell.
+
+    Args:
+        name: of a cell, which may have any characters; after `--` one that begins with a dash is no option.
+    """
+    quoted = shlex.quote(name)
+    return f"{command} {options} -- {quoted}" if name.startswith("-") else f"{command} {quoted} {options}"
 
 
 def version_line() -> str:

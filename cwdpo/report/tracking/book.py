@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cwdpo.base import files
+from cwdpo.base.errors import StoreError
 from cwdpo.base.store import Store
 from cwdpo.jobs.plan import Plan
 from cwdpo.report.tracking.cells import Wanted
@@ -150,11 +151,20 @@ def _found(run: Any) -> Found:
 
 
 def home_id(home: Path) -> str:
-    """What tells the runs of this home from those of others on the same server; made once, kept in `mlflow.home`."""
+    """What tells the runs of this home from those of others on the same server; made once, kept in `mlflow.home`.
+
+    Raises:
+        StoreError: the file does not say.
+    """
     path = home / "mlflow.home"
     if not path.exists():
         files.write_json(path, {"id": uuid.uuid4().hex})
-    return str(files.read_json(path)["id"])
+    found = files.read_json(path)
+    if not isinstance(found, dict) or not isinstance(found.get("id"), str):
+        raise StoreError(
+            f"{path} does not say which runs in MLflow are of this home; if it is deleted, all are written once more"
+        )
+    return str(found["id"])
 
 
 def _default(plan: Plan) -> str:

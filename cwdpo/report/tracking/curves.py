@@ -16,6 +16,7 @@ from cwdpo.base.store import Store
 from cwdpo.graph import Node, Wired
 from cwdpo.jobs.events import curve
 from cwdpo.jobs.plan import Plan
+from cwdpo.report.provenance import LAST_MOMENT
 from cwdpo.report.tracking.names import valid_name
 
 TRAININGS = ("pretrain", "stage1", "sft_phase", "stage2")
@@ -34,19 +35,29 @@ class Measured(NamedTuple):
 
 
 def trainings(plan: Plan, wired: Wired) -> dict[str, list[dict[str, Any]]]:
-    """Points of the curve of each stage that trains; rounds of a stage go on counting steps, so they are one curve."""
+    """Points of the curve of each stage that trains; rounds of a stage go on counting steps, so they are one curve.
+
+    A point that does not say when it was made is left out: MLflow has no place for it.
+    """
     found: dict[str, list[dict[str, Any]]] = {}
     for node in wired.nodes():
         if node.stage.name in TRAININGS:
-            found.setdefault(node.stage.name, []).extend(curve(node.artefact(plan.store)))
+            points = (point for point in curve(node.artefact(plan.store)) if when(point) is not None)
+            found.setdefault(node.stage.name, []).extend(points)
     return found
+
+
+def when(point: Mapping[str, Any]) -> int | None:
+    """Milliseconds since 1970, None where a point does not say, or says what no clock shows."""
+    seconds = point.get("time")
+    return int(seconds * 1000) if seconds is not None and 0 <= seconds < LAST_MOMENT else None
 
 
 def of_points(stage: str, points: Iterable[Mapping[str, Any]]) -> Iterator[Measured]:
     """What a stage reported at its steps, such as `stage1/loss`."""
     for point in points:
-        when = int(point["time"] * 1000)
-        yield from _finite(stage, {key: point[key] for key in point if key not in NOT_METRICS}, point["step"], when)
+        values = {key: point[key] for key in point if key not in NOT_METRICS}
+        yield from _finite(stage, values, point["step"], when(point) or 0)
 
 
 def thinned(points: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
@@ -71,7 +82,7 @@ def of_probes(plan: Plan, cell: str, ended: int) -> Iterator[Measured]:
     from cwdpo.jobs.probed import recorded
 
     for stage, found in recorded(plan, cell).items():
-        times = {int(point["step"]): int(point["time"] * 1000) for point in found.training}
+        times = {int(point["step"]): made for point in found.training if (made := when(point)) is not None}
         for point in points_of(found.probes) if found.probes else ():
             step = int(point["step"])
             values = {key: point[key] for key in point if key != "step"}

@@ -67,9 +67,17 @@ class Records:
         return hashlib.sha256(self._bytes(node)).hexdigest()
 
     def of(self, node: Node) -> Record:
-        """Everything of one stage."""
+        """Everything of one stage.
+
+        Raises:
+            StoreError: it is not finished any more, or does not say how it was made.
+        """
         if node.id not in self._read:
-            self._read[node.id] = self._record(node)
+            try:
+                self._read[node.id] = self._record(node)
+            except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
+                folder = node.artefact(self.store).folder
+                raise StoreError(f"{folder} is damaged: its DONE does not say how it was made ({error!r})") from error
         return self._read[node.id]
 
     def _bytes(self, node: Node) -> bytes:

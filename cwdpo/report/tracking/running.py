@@ -10,7 +10,7 @@ from cwdpo.experiment import Cell
 from cwdpo.jobs.plan import Plan, Shown
 from cwdpo.report.tracking.book import Book, Found
 from cwdpo.report.tracking.cells import about, cell_key, params_of
-from cwdpo.report.tracking.curves import of_points, thinned, trainings
+from cwdpo.report.tracking.curves import of_points, thinned, trainings, when
 
 UNFINISHED = "unfinished"
 """Digest of a run that grows."""
@@ -37,7 +37,7 @@ def show(book: Book, plan: Plan, cell: Cell, states: Mapping[str, Shown], parent
 
 
 def _begin(book: Book, plan: Plan, cell: Cell, curves: Mapping[str, list[Any]], parent: str) -> Found:
-    began = int(list(curves.values())[-1][0]["time"] * 1000)
+    began = when(list(curves.values())[-1][0]) or 0
     run = book.begin(cell_key(cell), cell.name, UNFINISHED, began, parent)
     book.log(run.id, params_of(cell), [], about(plan, cell))
     return run

@@ -146,6 +146,31 @@ def test_tables_longer_than_a_page_go_on_in_another_float() -> None:
     assert text.index("a note.") > text.index("tab:main-3")
 
 
+def test_no_label_occurs_twice_in_a_file() -> None:
+    """Two files of one name, one of a name that a number could make, and a long one."""
+    table = small()
+    rows = tuple(replace(table.rows[0], key=f"r{place}", label=f"r{place}") for place in range(100))
+    long = replace(table, rows=rows)
+    again = [replace(one, name=name) for one, name in ((long, "main"), (long, "main-2"), (table, "main"))]
+    labels = re.findall(r"\\label\{(.*)\}", latex([table, *again]))
+    assert labels[:6] == [
+        "tab:main", "tab:main-intervals", "tab:main-differences", "tab:main-2", "tab:main-3", "tab:main-4",
+    ]  # fmt: skip
+    assert labels[-2:] == ["tab:main-intervals-2", "tab:main-differences-2"]
+    assert len(set(labels)) == len(labels) == 12
+
+
+def test_tables_of_benchmarks_have_the_name_of_their_grid_in_their_labels() -> None:
+    """Else two grids of one paper could not both be referred to."""
+    of_benchmark = replace(small(), name="captions", title="captions", notes=(), grid="my_demo")
+    other = replace(of_benchmark, grid="other")
+    labels = [re.findall(r"\\label\{(.*)\}", latex([table])) for table in (of_benchmark, other)]
+    assert labels[0] == [
+        "tab:my-demo-captions", "tab:my-demo-captions-intervals", "tab:my-demo-captions-differences",
+    ]  # fmt: skip
+    assert labels[1][0] == "tab:other-captions"
+
+
 # Escapes
 
 

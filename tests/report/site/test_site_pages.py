@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import html
+import json
 import re
+import shlex
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,8 +17,10 @@ import pytest
 from PIL import Image
 from report.site.conftest import HOSTILE
 from report.site.made_up import make_up, write_grid
+from typer.testing import CliRunner
 
 from cwdpo.base.store import Store
+from cwdpo.cli.main import app
 from cwdpo.experiment import load_grid
 from cwdpo.jobs.plan import Plan, make_plan
 from cwdpo.jobs.probed import Recorded
@@ -25,12 +30,14 @@ from cwdpo.report.figures.runs import Run, Runs
 from cwdpo.report.site.chart import chart
 from cwdpo.report.site.curves import curves
 from cwdpo.report.site.gallery import gallery
+from cwdpo.report.site.limits import LIMITS
 from cwdpo.report.site.pages import duration, number, slug
 from cwdpo.report.site.probed import draw
 from cwdpo.report.site.state import shown_state
 from cwdpo.report.site.tables import marks, shown_table
 from cwdpo.report.site.trainings import Training, Trainings
 from cwdpo.report.site.writing import write_site
+from cwdpo.report.table import Wanted, tables
 
 VOID = {"meta", "link", "img", "input", "br"}
 
@@ -289,6 +296,26 @@ def test_a_big_table_is_cut_and_that_is_said(table: Table) -> None:
     assert (len(found.rows), found.left_out) == (2000, 10)
     assert found.rows[3].entries[0].href.startswith("cases/3.html#")
     assert found.rows[4].entries[0].href == ""
+
+
+@pytest.mark.parametrize("asked", [(), ("PATH",)])
+def test_the_command_that_shows_all_rows_does(
+    plan: Plan, asked: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "it's mine.yaml"
+    rows = {case: {"stands_on": "none"} for case in plan.grid.cases}
+    columns = {"cider": {"benchmark": "captions", "metric": "cider"}}
+    path.write_text(json.dumps({"title": "Mine", "grids": ["x"], "columns": columns, "rows": rows}))
+    wanted = Wanted(tuple(str(path) if one == "PATH" else one for one in asked), paper=True)
+    monkeypatch.setattr("cwdpo.report.site.tables.LIMITS", LIMITS._replace(cases=1))
+    index = write_site(plan, tables(plan, wanted=wanted), tmp_path / "html")
+    found = re.search(r"rows are shown; the other .*? are in <code>(.*?)</code>", index.read_text(encoding="utf-8"))
+    assert found
+    program, *words = shlex.split(html.unescape(found[1]))
+    assert program == "cwdpo"
+    done = CliRunner().invoke(app, [*words, "--home", str(plan.store.home)], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert all(f'"{case}"' in done.stdout for case in plan.grid.cases)
 
 
 def test_a_big_grid_is_counted_by_case(plan: Plan) -> None:

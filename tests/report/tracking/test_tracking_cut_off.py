@@ -20,6 +20,7 @@ from mlflow_rows import Run, change, compute_again, rows, runs, some, state, wat
 
 from cwdpo.base.errors import StoreError
 from cwdpo.base.store import process_started
+from cwdpo.report.tracking.book import home_id
 from cwdpo.report.tracking.synchronise import track
 from cwdpo.report.tracking.writer import single_writer
 
@@ -162,3 +163,12 @@ def test_a_writer_that_does_not_say_who_it_is(tmp_path: Path, content: str) -> N
     with pytest.raises(StoreError, match=r"mlflow\.writer"), single_writer(tmp_path):
         pass
     assert (tmp_path / "mlflow.writer").read_text() == content
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"id": 5}'])
+def test_a_home_whose_runs_nobody_can_name_any_more(tmp_path: Path, content: str) -> None:
+    assert home_id(tmp_path) == home_id(tmp_path)
+    (tmp_path / "mlflow.home").write_text(content)
+    with pytest.raises(StoreError, match=r"mlflow\.home"):
+        home_id(tmp_path)
+    assert (tmp_path / "mlflow.home").read_text() == content
