@@ -96,6 +96,27 @@ class Artefact:
     identity: str
 
     @property
+    def begun_file(self) -> Path:
+        """By what code its unfinished work was begun, and from what: `sources`, `parents`."""
+        return self.partial / "sources.json"
+
+    def begun(self) -> dict[str, Any]:
+        """What that file says; nothing where there is no unfinished work.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
+        if not self.begun_file.exists():
+            return {}
+        found = files.read_json(self.begun_file)
+        if not isinstance(found, dict) or not all(isinstance(one, dict) for one in found.values()):
+            raise StoreError(
+                f"{self.begun_file} does not say what the unfinished work beside it was begun with;"
+                f" to start over, remove {self.partial}"
+            )
+        return found
+
+    @property
     def partial(self) -> Path:
         """Work that outlives an attempt: checkpoints, finished blocks."""
         return self.folder / "partial"

@@ -20,6 +20,7 @@ from cwdpo.jobs.job import write_job
 from cwdpo.jobs.launch import Launched, launch
 from cwdpo.jobs.plan import Plan
 from cwdpo.jobs.slurm.elements import policy_key
+from cwdpo.jobs.status import failure_of
 
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 30.0  # for a checkpoint after Ctrl-C
@@ -261,10 +262,9 @@ def failure_message(plan: Plan, node: Node, status: int) -> str:
     """Why the newest attempt at `node` failed, and where its log is."""
     artefact = node.artefact(plan.store)
     number = artefact.newest()
-    result = artefact.result(number) if number else None
+    said = failure_of(artefact) if number else ""
     log = artefact.attempts / str(number) / "stderr"
-    reason = result["message"] if result else _signal_name(status)
-    return f"{reason}\nlog: {_shown(log)}"
+    return f"{said or _signal_name(status)}\nlog: {_shown(log)}"
 
 
 _STATUS = {

@@ -135,8 +135,8 @@ class Plan:
 
     def unfinished_changed(self, node: Node) -> list[str]:
         """Modules that changed since the unfinished work of a node was begun."""
-        path = node.artefact(self.store).partial / "sources.json"
-        return changed_sources(files.read_json(path)["sources"], node.stage.module, node.spec) if path.exists() else []
+        sources = node.artefact(self.store).begun().get("sources")
+        return [] if sources is None else changed_sources(sources, node.stage.module, node.spec)
 
     def write(self) -> Path:
         """Write `grids/<name>/grid.json`, every cell with all its settings, and `plan.json`, its nodes and states."""

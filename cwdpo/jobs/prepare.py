@@ -116,8 +116,9 @@ def _accept(plan: Plan, node: Node) -> str:
 
 
 def _go_on(plan: Plan, node: Node) -> str:
-    path = node.artefact(plan.store).partial / "sources.json"
-    files.write_json(path, {**files.read_json(path), "sources": source_digests(node.stage.module, node.spec)})
+    artefact = node.artefact(plan.store)
+    sources = source_digests(node.stage.module, node.spec)
+    files.write_json(artefact.begun_file, {**artefact.begun(), "sources": sources})
     return f"{node.stage.name} {node.id[:16]}: going on with its unfinished work"
 
 

@@ -185,15 +185,16 @@ class Worker:
 
         `submit` asks before other code goes on with it.
         """
-        path = self.artefact.partial / "sources.json"
-        kept = files.read_json(path) if path.exists() else {}
+        kept = self.artefact.begun()
         if kept.get("parents", self.parents) != self.parents:
             log.info("an input was computed anew: unfinished work is dropped")
             attempt.event("outdated", dropped="unfinished work on what an input was before")
             files.remove_tree(self.artefact.partial)
             kept = {}
         if "parents" not in kept:
-            files.write_json(path, {"sources": kept.get("sources", self.sources), "parents": self.parents})
+            files.write_json(
+                self.artefact.begun_file, {"sources": kept.get("sources", self.sources), "parents": self.parents}
+            )
 
     def _inputs(self) -> dict[str, Path]:
         """Folders of the inputs; those from the store are verified byte by byte before they are used.

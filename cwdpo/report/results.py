@@ -11,7 +11,7 @@ from cwdpo.evaluate.items import ITEMS
 from cwdpo.experiment import Cell
 from cwdpo.graph import Node, in_order
 from cwdpo.jobs.plan import Plan, stands_on
-from cwdpo.jobs.status import Overlay
+from cwdpo.jobs.status import Overlay, failure_of
 from cwdpo.report.content import Gap, GapKind
 from cwdpo.report.score import SUMMARY, Score, card_fault, code_of, read_summary
 
@@ -185,13 +185,7 @@ class Results:
 
     def _failure(self, node: Node) -> str:
         """What a failed stage said, or the scheduler of it."""
-        artefact = node.artefact(self.plan.store)
-        try:
-            result = artefact.result(artefact.newest())
-            said = str(result["message"]) if result else ""
-        except (StoreError, KeyError, TypeError):
-            said = ""
-        return self._reasons.get(node.id) or said or "no reason recorded"
+        return self._reasons.get(node.id) or failure_of(node.artefact(self.plan.store)) or "no reason recorded"
 
     def _damage(self, node: Node) -> str:
         """What is wrong with the files of a finished node."""

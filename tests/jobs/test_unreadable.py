@@ -277,3 +277,15 @@ def test_a_stage_that_does_not_say_how_it_was_made_is_not_tracked(plan: Plan, ma
     path.write_text(json.dumps({**done, "provenance": {**provenance, **made} if made else done["provenance"]}))
     with pytest.raises(StoreError, match="does not say how it was made"):
         Records(plan.store).of(node)
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"sources": 3}', ""])
+def test_unfinished_work_that_does_not_say_how_it_was_begun_is_no_work_to_go_on_with(plan: Plan, text: str) -> None:
+    """Whoever asks is told the file and what to remove; nothing is removed unasked."""
+    node = next(node for node in plan.nodes if node.stage.name == "stage2")
+    artefact = node.artefact(plan.store)
+    artefact.partial.mkdir()
+    artefact.begun_file.write_text(text)
+    with pytest.raises(StoreError, match=r"partial/sources\.json"):
+        plan.unfinished_changed(node)
+    assert artefact.partial.exists()
