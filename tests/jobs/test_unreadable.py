@@ -284,8 +284,9 @@ def test_unfinished_work_that_does_not_say_how_it_was_begun_is_no_work_to_go_on_
     """Whoever asks is told the file and what to remove; nothing is removed unasked."""
     node = next(node for node in plan.nodes if node.stage.name == "stage2")
     artefact = node.artefact(plan.store)
-    artefact.partial.mkdir()
+    artefact.partial.mkdir(exist_ok=True)
     artefact.begun_file.write_text(text)
     with pytest.raises(StoreError, match=r"partial/sources\.json"):
         plan.unfinished_changed(node)
     assert artefact.partial.exists()
+    shutil.rmtree(artefact.partial)
