@@ -25,7 +25,10 @@ def compare(
     a: Annotated[str, typer.Argument(metavar="A", help="CASE/SEED, or CASE for all its seeds.")],
     b: Annotated[str, typer.Argument(metavar="B", help="What A is compared with; a CASE by the same seeds.")],
     grid: GridOption,
-    benchmark: Annotated[str, typer.Option("--benchmark", "-b", help="Name of a benchmark of the grid.")],
+    benchmark: Annotated[
+        str | None,
+        typer.Option("--benchmark", "-b", help="Name of a benchmark of the grid.  [default: the one that both have]"),
+    ] = None,
     judge: Annotated[
         bool, typer.Option("--judge", help="Ask the grid's judge about each pair of answers, in both orders.")
     ] = False,
@@ -42,8 +45,11 @@ def compare(
     """
     if images and not judge:
         raise ConfigError("--images: they are for --judge, which is not there")
-    plan = open_plan(grid, override, home, limit)
-    found = _judged(plan, (a, b), benchmark, images) if judge else _valued(plan, (a, b), benchmark)
+    from cwdpo.report.matched import only_benchmark
+
+    plan, names = open_plan(grid, override, home, limit), (a, b)
+    name = benchmark or only_benchmark(plan, names)
+    found = _judged(plan, names, name, images) if judge else _valued(plan, names, name)
     content = found.as_json(show)
     path = found.write(plan.store.home / "grids" / plan.grid.name / "compare", content)
     if as_json:

@@ -98,10 +98,8 @@ def runs_of(plan: Plan, names: tuple[str, str], benchmark: str) -> list[Run]:
     """
     first, second = (_cells(plan, name) for name in names)
     for cell in (*first, *second):
-        if benchmark not in plan.wired[cell.name].scores:
-            raise ConfigError(
-                f"--benchmark: {cell.name} has no benchmark {name_valid(benchmark, plan.wired[cell.name].scores)}"
-            )
+        if benchmark not in _asked(plan, cell):
+            raise ConfigError(f"--benchmark: {cell.name} has no benchmark {name_valid(benchmark, _asked(plan, cell))}")
     distinct: dict[tuple[str, str], Run] = {}
     for run in _pairs(first, second):
         one, other = _scores(plan, run, benchmark)
@@ -109,6 +107,26 @@ def runs_of(plan: Plan, names: tuple[str, str], benchmark: str) -> list[Run]:
     if all(one == other for one, other in distinct):
         raise ConfigError(f"{names[0]} and {names[1]} are one and the same result on {benchmark}: name two")
     return list(distinct.values())
+
+
+def only_benchmark(plan: Plan, names: tuple[str, str]) -> str:
+    """The benchmark that both have, where there is no choice.
+
+    Raises:
+        ConfigError: there are no such cells, or they have several benchmarks in common, or none.
+    """
+    cells = [cell for name in names for cell in _cells(plan, name)]
+    common = [name for name in plan.wired[cells[0].name].scores if all(name in _asked(plan, one) for one in cells)]
+    if len(common) == 1:
+        return common[0]
+    if common:
+        raise ConfigError(f"--benchmark: {names[0]} and {names[1]} have several; say which: {', '.join(common)}")
+    raise ConfigError(f"{names[0]} and {names[1]} have no benchmark in common")
+
+
+def _asked(plan: Plan, cell: Cell) -> Mapping[str, Node]:
+    """Benchmark -> its score."""
+    return plan.wired[cell.name].scores
 
 
 def seeds_of(plan: Plan, names: tuple[str, str]) -> Seeds:
@@ -146,7 +164,7 @@ def _pairs(first: Sequence[Cell], second: Sequence[Cell]) -> list[Run]:
 
 
 def _scores(plan: Plan, run: Run, benchmark: str) -> tuple[Node, Node]:
-    first, second = (plan.wired[cell.name].scores[benchmark] for cell in run)
+    first, second = (_asked(plan, cell)[benchmark] for cell in run)
     return first, second
 
 

@@ -522,6 +522,27 @@ def test_unknown_benchmarks_are_refused(home: Path) -> None:
         here(*arguments_of(home, "new", "old")[:-1], "owm")
 
 
+def test_the_one_benchmark_that_both_have_need_not_be_named(home: Path, tmp_path: Path) -> None:
+    whole = arguments_of(home, "new", "old")
+    assert here(*whole[:-2]) == here(*whole)
+    grid = tmp_path / "two.yaml"
+    grid.write_text("""
+base: {data: {source: demo_world}, model: {source: tiny}}
+cases:
+  a: {benchmarks: [{name: captions}, {name: own}]}
+  b: {benchmarks: [{name: captions}, {name: own}], model: {pretraining: {steps: 8}}}
+  c: {benchmarks: []}
+  d: {benchmarks: [{name: captions}]}
+""")
+    for names, said in {
+        ("a", "b"): "--benchmark: a and b have several; say which: captions, own",
+        ("a", "c"): "a and c have no benchmark in common",
+        ("a", "d"): "a and d are one and the same result on captions",
+    }.items():
+        with pytest.raises(ConfigError, match=re.escape(said)):
+            here("compare", *names, "-g", grid, "--home", home)
+
+
 def test_nothing_is_made_in_an_empty_home(tmp_path: Path) -> None:
     home = tmp_path / "home"
     with pytest.raises(StoreError, match="dpo/0: its generate captions is missing, not done; run: cwdpo submit --grid"):
