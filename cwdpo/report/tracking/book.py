@@ -19,6 +19,7 @@ from cwdpo.base.store import Store
 from cwdpo.jobs.plan import Plan
 from cwdpo.report.tracking.cells import Wanted
 from cwdpo.report.tracking.curves import Measured
+from cwdpo.report.tracking.records import STORE
 from cwdpo.report.tracking.server import default_uri, open_client, tracking_uri
 
 KEY, DIGEST, HOME, PARENT = "cwdpo.key", "cwdpo.digest", "cwdpo.home", "mlflow.parentRunId"
@@ -46,12 +47,15 @@ class Book:
     Attributes:
         runs: key -> runs; more than one only after a pass that was cut off.
         note: what has to be said about opening it; nothing as a rule.
+        taken_from: stores of other homes of the same id, such as a copy has, whose runs were replaced.
     """
 
     def __init__(self, plan: Plan) -> None:
         self.client = open_client(plan.store)
         self.home = home_id(plan.store.home)
+        self.store = str(plan.store.folder.resolve())
         self.note = ""
+        self.taken_from: set[str] = set()
         self.experiment = self._experiment(plan)
         self.runs: dict[str, list[Found]] = {}
         for run in self._search():
@@ -110,6 +114,7 @@ class Book:
         """Make it the only one of its key."""
         for other in self.runs.get(key, []):
             if other is not run:
+                self.taken_from |= {other.tags.get(STORE, self.store)} - {self.store}
                 self.client.delete_run(other.id)
         self.runs[key] = [run]
 

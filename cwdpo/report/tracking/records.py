@@ -22,6 +22,8 @@ from cwdpo.report.tracking.names import valid_name
 
 NOTE_LIMIT = 7500
 """Characters of a note; MLflow takes 8,000 in a tag."""
+STORE = "cwdpo.store"
+"""Tag: where the files lie that a run tells of."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ def _job(about: Mapping[str, Any]) -> str:
 
 def tags(store: Store, records: Sequence[Record]) -> dict[str, str]:
     """Where results come from: each stage's id and files, and the commits, images and jobs of all of them."""
-    found = {"cwdpo.store": str(store.folder.resolve()), **summary(records), "mlflow.note.content": _note(records)}
+    found = {STORE: str(store.folder.resolve()), **summary(records), "mlflow.note.content": _note(records)}
     for label, one in zip(_labels(records), records, strict=True):
         found[f"cwdpo.id.{label}"] = one.id
         about = {"folder": one.folder, "done_sha256": one.sha256, "attempt": one.attempt, "attempts": one.attempts}

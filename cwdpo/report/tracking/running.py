@@ -14,14 +14,16 @@ from cwdpo.report.tracking.curves import of_points, thinned, trainings, when
 
 UNFINISHED = "unfinished"
 """Digest of a run that grows."""
+OF_A_CELL = ("stage1", "sft_phase", "stage2")
+"""Stages that train a method."""
 UPTO = "cwdpo.upto"
 """Tag: stage -> the last step that was written."""
 
 
 def begun(plan: Plan, cell: Cell, states: Mapping[str, Shown]) -> bool:
-    """Whether the training of an unfinished cell's own policy has been started."""
-    policy = plan.wired[cell.name].policy
-    return policy is not None and states[policy.id] in ("running", "done", "stale", "interrupted", "failed")
+    """Whether a training of an unfinished cell has been started, its own or one that it shares; the model's is none."""
+    trainings = (node for node in plan.wired[cell.name].nodes() if node.stage.name in OF_A_CELL)
+    return any(states[node.id] in ("running", "done", "stale", "interrupted", "failed") for node in trainings)
 
 
 def show(book: Book, plan: Plan, cell: Cell, states: Mapping[str, Shown], parent: str) -> None:
@@ -30,10 +32,15 @@ def show(book: Book, plan: Plan, cell: Cell, states: Mapping[str, Shown], parent
     curves = {stage: points for stage, points in trainings(plan, plan.wired[cell.name]).items() if points}
     if not curves or any(run.status == "FINISHED" for run in found):
         return
-    run = next((run for run in found if run.digest == UNFINISHED), None) or _begin(book, plan, cell, curves, parent)
+    run = growing(book, cell) or _begin(book, plan, cell, curves, parent)
     book.keep(cell_key(cell), run)
     _grow(book, run, curves)
     _tell(book, run, "FAILED" if _failed(plan, cell, states) else "RUNNING")
+
+
+def growing(book: Book, cell: Cell) -> Found | None:
+    """The run of an unfinished cell, where a pass before has begun one."""
+    return next((run for run in book.runs.get(cell_key(cell), []) if run.digest == UNFINISHED), None)
 
 
 def _begin(book: Book, plan: Plan, cell: Cell, curves: Mapping[str, list[Any]], parent: str) -> Found:

@@ -17,11 +17,15 @@ VARIABLE = "MLFLOW_TRACKING_URI"
 SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",  # it would send usage to MLflow's makers
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # 7 are minutes of silence; what is missing is sent by the next pass
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",  # and so are two minutes for each try
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # one line and one more request for every run
 }
 """Unless the user sets them."""
 
 CREDENTIALS = "; who you are is told by MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+
+LASTING = ("out-of-date database schema", "not in a valid JSON format")
+"""In messages of faults that do not pass: a database to be upgraded, and a page where the server should be."""
 
 LONGEST = 400
 """Characters of a message of MLflow's that are shown."""
@@ -107,7 +111,8 @@ def _remedy(store: Store) -> str:
 def _explained(store: Store, error: Exception, status: int) -> CwdpoError:
     remote = urlsplit(tracking_uri(store)).scheme in ("http", "https")
     where = f"the tracking {'server' if remote else 'database'} at {shown_uri(store)}"
-    if status >= 500 or status == 429:
+    lasting = any(fault in str(error) for fault in LASTING)
+    if (status >= 500 or status == 429) and not lasting:
         return Down(f"{where} does not answer: {_brief(store, error)}; nothing is lost")
     return NotAvailable(f"{where} refuses: {_brief(store, error)}{CREDENTIALS if status in (401, 403) else ''}")
 

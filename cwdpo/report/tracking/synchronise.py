@@ -14,6 +14,7 @@ from cwdpo.report.tracking.book import Book
 from cwdpo.report.tracking.cells import Cells, Wanted
 from cwdpo.report.tracking.records import Records
 from cwdpo.report.tracking.running import begun, show
+from cwdpo.report.tracking.running import growing as left_growing
 from cwdpo.report.tracking.server import Down, answering
 from cwdpo.report.tracking.writer import single_writer
 
@@ -91,11 +92,18 @@ class _Writing:
     def all(self, growing: bool) -> Pass:
         for _, cells in groupby(self.plan.grid.cells, key=lambda cell: cell.case):
             self._case(list(cells), growing)
+        self.done.notes += [
+            f"runs of {store} were replaced; where that is still in use, this home or that one is a copy: delete"
+            " mlflow.home in one of them, else each goes on taking the other's runs away"
+            for store in sorted(self.book.taken_from)
+        ]
         return self.done
 
     def _case(self, cells: Sequence[Cell], growing: bool) -> None:
         finished = self._finished(cells)
-        shown = [cell for cell in cells if growing and not self._is_finished(cell)]
+        unfinished = [cell for cell in cells if not self._is_finished(cell)]
+        # What a pass with --follow left growing is told how it stands by any pass: else it would run for ever.
+        shown = [cell for cell in unfinished if growing or left_growing(self.book, cell)]
         shown = [cell for cell in shown if begun(self.plan, cell, self.states)]
         wanted = self._case_wanted(cells, finished)
         if not finished and not shown:

@@ -12,17 +12,18 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from commands import MICRO, folder, forget, node_of, plan_of
+from commands import MICRO, copy_home, folder, forget, node_of, plan_of
 from dynamics.synthetic import synthetic
 from mlflow_rows import change, compute_again, finish, rows, runs, some, state, watch
 from typer.testing import CliRunner
 
 from cwdpo.base import files
-from cwdpo.base.errors import StoreError
+from cwdpo.base.errors import NotAvailable, StoreError
 from cwdpo.base.store import Artefact, Store
 from cwdpo.cli.main import app
 from cwdpo.jobs.events import curve
 from cwdpo.report.tracking import book
+from cwdpo.report.tracking.server import Down
 from cwdpo.report.tracking.synchronise import follow, track
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's own, of what it calls in SQLAlchemy
@@ -282,6 +283,56 @@ def test_probes_are_metrics_by_step(untracked: Path, tmp_path: Path) -> None:
     means = (chosen.logp / chosen.tokens).groupby(chosen.step).mean()
     assert found == [(step, pytest.approx(value, rel=1e-5)) for step, value in means.items()]
     assert [step for step, _ in found] == [0, 2, 4]
+
+
+def test_follow_shows_stage_1_of_a_cell_whose_stage_2_has_not_begun(untracked: Path) -> None:
+    plan = some(plan_of(untracked), "cw_dpo/1")
+    forget(untracked, *[node_of(untracked, stage, "cw_dpo/1") for stage in ("stage2", "generate", "score")])
+    first = node_of(untracked, "stage1", "cw_dpo/1")
+    forget(untracked, first)
+    attempt = first.artefact(plan.store).claim({})
+    attempt.event("step", step=1, total=3, loss=0.5)
+    track(plan, growing=True)
+    assert runs(untracked / "mlflow.db")["cw_dpo/1"].curve("stage1/loss") == [(1, 0.5)]
+
+
+def test_what_was_followed_and_failed_since_is_told_by_any_pass(untracked: Path) -> None:
+    plan, database = some(plan_of(untracked), "cw_dpo/1"), untracked / "mlflow.db"
+    nodes = [node_of(untracked, stage, "cw_dpo/1") for stage in ("stage2", "generate", "score")]
+    forget(untracked, *nodes)
+    attempt = nodes[0].artefact(plan.store).claim({})
+    attempt.event("step", step=1, total=3, loss=0.5)
+    track(plan)
+    assert "cw_dpo/1" not in runs(database), "without --follow nothing grows"
+    track(plan, growing=True)
+    assert runs(database)["cw_dpo/1"].status == "RUNNING"
+    attempt.fail(RuntimeError("out of memory"))
+    track(plan)
+    assert runs(database)["cw_dpo/1"].status == "FAILED"
+
+
+def test_a_copy_of_a_home_that_takes_the_runs_of_the_other_says_so(
+    untracked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both have one id, and write into one database."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'shared.db'}")
+    assert track(some(plan_of(untracked), "cw_dpo/0")).notes == []
+    copy = copy_home(untracked, tmp_path / "copy")
+    (copy / "mlflow.home").write_bytes((untracked / "mlflow.home").read_bytes())
+    plan = some(plan_of(copy), "cw_dpo/0")
+    assert track(plan).notes == [], "what is the same stays"
+    compute_again(node_of(copy, "score", "cw_dpo/0").artefact(plan.store), tmp_path / "again", cider=0.5)
+    (note,) = track(plan).notes
+    assert f"runs of {untracked / 'store'} were replaced" in note
+    assert "delete mlflow.home in one of them" in note
+    assert track(plan).notes == []
+
+
+def test_a_database_that_has_to_be_upgraded_is_not_waited_for(tracked: Path) -> None:
+    change(tracked / "mlflow.db", "UPDATE alembic_version SET version_num = '451aebb31d03'")
+    with pytest.raises(NotAvailable, match=r"refuses: .*out-of-date database schema") as told:
+        track(plan_of(tracked))
+    assert not isinstance(told.value, Down)
 
 
 def test_follow_shows_what_is_running_and_then_the_whole(untracked: Path, tmp_path: Path) -> None:
