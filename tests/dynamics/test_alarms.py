@@ -268,6 +268,13 @@ def test_what_is_no_number(column: str, value: float) -> None:
     assert finding.sentence.startswith(f"{column} is {value} at step 3. Try ")
 
 
+def test_what_a_file_has_no_form_for_is_no_number_either() -> None:
+    """The store writes null for it."""
+    points = [{"step": step, "loss": 1.0 if step < 3 else None, "grad_norm": 1.0} for step in range(1, 5)]
+    finding = found(Divergence(), Evidence("stage2", "dpo", (), points))  # type: ignore[arg-type]
+    assert finding.sentence.startswith("loss is not a finite number at step 3. Try ")
+
+
 def test_an_exploding_gradient() -> None:
     norms = [1.0, 2.0, 1.0, 2.0, 1.0, 50.0, 60.0, 70.0, 1.0]
     finding = found(Divergence(), trained(grad_norm=norms))

@@ -50,7 +50,8 @@ class Divergence(Watch):
             for column in (LOSS, NORM):
                 if column in point and not finite(point, column):
                     value, step = point[column], step_of(point)
-                    sentence = f"{column} is {value} at step {step}. {REMEDY}"
+                    what = "not a finite number" if value is None else value  # files have no form for one
+                    sentence = f"{column} is {what} at step {step}. {REMEDY}"
                     return Finding(self.name, step, sentence, {column: value})
         return None
 

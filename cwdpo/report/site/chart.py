@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from itertools import groupby, pairwise
+from typing import TYPE_CHECKING, Any
 
-from cwdpo.report.site.pages import short
+from cwdpo.report.site.pages import plural, short
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,6 +18,8 @@ LEFT, RIGHT, TOP, BOTTOM = 50, 10, 10, 34
 """Around the axes."""
 TICKS = 5
 """About so many on an axis."""
+STRETCHES = 3
+"""Of a line with fewer seeds that are told one by one, at most."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,8 @@ class Drawn:
 
     Attributes:
         index: of its look.
-        path: through the means; a dot where there is one point only.
+        path: through the means that are of all seeds, "" where there are no two in a row.
+        dotted: the rest of the line, where some of its seeds have no value; "" where all have one.
         band: around the extremes, "" of one seed.
         dot: centre of the only point, or None.
         label: what a reader is told of it.
@@ -41,6 +45,7 @@ class Drawn:
 
     index: int
     path: str
+    dotted: str
     band: str
     dot: tuple[float, float] | None
     label: str
@@ -97,18 +102,52 @@ def _scale(low: float, high: float, start: float, end: float, around: float = 0.
 
 def _drawn(index: int, line: str, rows: pd.DataFrame, x: Scale, y: Scale) -> Drawn:
     points = [(x(step), y(mean)) for step, mean in zip(rows["step"], rows["mean"], strict=True)]
-    seeds = int(rows["seeds"].iloc[0])
-    label = f"{line}, {seeds} seed{'' if seeds == 1 else 's'}"
-    return Drawn(index, _path(points), _band(rows, x, y), points[0] if len(points) == 1 else None, label)
+    said = "; ".join(filter(None, (f"{line}, {plural(int(rows['seeds'].iloc[0]), 'seed')}", fewer(rows))))
+    # A piece of the line is of all seeds where both of its ends are.
+    pieces = [one and other for one, other in pairwise(rows["n"] == rows["seeds"])]
+    solid, dotted = (
+        "".join(_path(points[start : end + 1]) for whole, start, end in _stretches(pieces) if whole == wanted)
+        for wanted in (True, False)
+    )
+    return Drawn(index, solid, dotted, _band(rows, x, y), points[0] if len(points) == 1 else None, said)
+
+
+def fewer(rows: pd.DataFrame) -> str:
+    """Where a line has fewer seeds than it has in all: `from step 21 on, 1 of 3 seeds`; nothing where it has all."""
+    steps, seeds = [int(step) for step in rows["step"]], int(rows["seeds"].iloc[0])
+    found = [(int(n), start, end) for n, start, end in _stretches(rows["n"]) if n < seeds]
+    if len(found) <= STRETCHES:
+        return "; ".join(f"{_where(steps, start, end)}, {n} of {seeds} seeds" for n, start, end in found)
+    least, most = min(n for n, *_ in found), max(n for n, *_ in found)
+    points = sum(end - start for _, start, end in found)
+    count = f"{least}" if least == most else f"{least} to {most}"
+    return f"at {points} of {len(steps)} points, {count} of {seeds} seeds"
+
+
+def _where(steps: Sequence[int], start: int, end: int) -> str:
+    """A stretch of a line in words."""
+    if end == len(steps):
+        return f"from step {steps[start]} on"
+    return f"at step {steps[start]}" if end - start == 1 else f"from step {steps[start]} to {steps[end - 1]}"
+
+
+def _stretches(values: Iterable[Any]) -> Iterator[tuple[Any, int, int]]:
+    """Each value that stands several times in a row, once, with the place where it begins and the one behind it."""
+    end = 0
+    for value, found in groupby(values):
+        start, end = end, end + len(list(found))
+        yield value, start, end
 
 
 def _band(rows: pd.DataFrame, x: Scale, y: Scale) -> str:
-    several = rows[rows["n"] > 1]
-    if len(several) < 2:
-        return ""
-    over = [(x(step), y(high)) for step, high in zip(several["step"], several["high"], strict=True)]
-    under = [(x(step), y(low)) for step, low in zip(several["step"], several["low"], strict=True)]
-    return f"{_path([*over, *reversed(under)])}Z"
+    """Around the extremes where there are several seeds; it does not bridge where there are not."""
+    over = [(x(step), y(high)) for step, high in zip(rows["step"], rows["high"], strict=True)]
+    under = [(x(step), y(low)) for step, low in zip(rows["step"], rows["low"], strict=True)]
+    return "".join(
+        f"{_path([*over[start:end], *reversed(under[start:end])])}Z"
+        for several, start, end in _stretches(rows["n"] > 1)
+        if several and end - start > 1
+    )
 
 
 def _path(points: Sequence[tuple[float, float]]) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cwdpo.report.figures.figure3 import smoothed
 from cwdpo.report.figures.seeds import over_seeds, told
-from cwdpo.report.site.chart import Chart, chart
+from cwdpo.report.site.chart import Chart, chart, fewer
 from cwdpo.report.site.limits import LIMITS
 from cwdpo.report.site.pages import short
 from cwdpo.report.site.trainings import Training, Trainings
@@ -53,6 +53,7 @@ class ShownChart:
         steps: a selection of them, for the table beside the chart.
         rows: line -> values at these steps, "" where it has none.
         missing: lines without values, and why.
+        fewer: where lines are without some of their seeds.
     """
 
     key: str
@@ -62,6 +63,7 @@ class ShownChart:
     steps: tuple[int, ...]
     rows: Mapping[str, tuple[str, ...]]
     missing: tuple[str, ...] = ()
+    fewer: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -124,20 +126,26 @@ def _over_seeds(found: Sequence[Training], key: str, window: int, last: int) -> 
 
 
 _OTHER = "its objective has no such value"
+_NOT_FINITE = "no value is a finite number"
 
 
 def _series(points: Sequence[Mapping[str, Any]], key: str, window: int, last: int) -> pd.Series | str:
     if not points:
         return "no training curve"
     values = {int(point["step"]): float(point[key]) for point in points if isinstance(point.get(key), int | float)}
-    return smoothed(values, window, last) if values else _OTHER
+    if values:
+        return smoothed(values, window, last)
+    return _NOT_FINITE if any(key in point for point in points) else _OTHER
 
 
 def _shown(key: str, data: pd.DataFrame, missing: Mapping[str, str], names: Sequence[str]) -> ShownChart:
     title = TITLES.get(key, key.replace("_", " "))
     steps = _selected(sorted({int(step) for step in data["step"]}))
-    rows = {str(name): _row(found, steps) for name, found in data.groupby("line", sort=False)}
-    return ShownChart(key, title, chart(data, names), _summary(data), steps, rows, tuple(told(missing.items())))
+    lines = {str(name): found for name, found in data.groupby("line", sort=False)}
+    rows = {name: _row(found, steps) for name, found in lines.items()}
+    without = told((name, sentence) for name, found in lines.items() if (sentence := fewer(found)))
+    reasons = tuple(told(missing.items()))
+    return ShownChart(key, title, chart(data, names), _summary(data), steps, rows, reasons, tuple(without))
 
 
 def _selected(steps: Sequence[int]) -> tuple[int, ...]:
@@ -154,7 +162,13 @@ def _row(rows: pd.DataFrame, steps: Sequence[int]) -> tuple[str, ...]:
 
 
 def _value(row: Any) -> str:
-    return short(row.mean) if row.n < 2 else f"{short(row.mean)} [{short(row.low)}, {short(row.high)}]"
+    spread = f" [{short(row.low)}, {short(row.high)}]" if row.n > 1 else ""
+    return f"{short(row.mean)}{spread}{_of_fewer(row)}"
+
+
+def _of_fewer(row: Any) -> str:
+    """How many seeds a mean is of, where some have no value."""
+    return f" ({row.n} of {row.seeds})" if row.n < row.seeds else ""
 
 
 def _summary(data: pd.DataFrame) -> str:
@@ -164,8 +178,9 @@ def _summary(data: pd.DataFrame) -> str:
 
 def _sentences(data: pd.DataFrame) -> Iterator[str]:
     for name, rows in data.groupby("line", sort=False):
-        ends = (f"{short(row['mean'])} at step {row['step']:.0f}" for row in (rows.iloc[0], rows.iloc[-1]))
-        yield f"{name}: {', '.join(ends)}"
+        ends = ", ".join(f"{short(row['mean'])} at step {row['step']:.0f}" for row in (rows.iloc[0], rows.iloc[-1]))
+        without = fewer(rows)
+        yield f"{name}: {ends} ({without})" if without else f"{name}: {ends}"
 
 
 def _csv(tables: Mapping[str, pd.DataFrame]) -> str:

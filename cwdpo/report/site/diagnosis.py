@@ -33,6 +33,7 @@ class Diagnosed:
         alarms: that went off in any seed.
         seeds: seed -> everything that was found.
         looked_at: seed -> how many probes and steps that is by.
+        shared_by: all these cases, where the label does not name them.
     """
 
     stage: str
@@ -40,6 +41,7 @@ class Diagnosed:
     alarms: tuple[Alarm, ...]
     seeds: Mapping[int, Diagnosis]
     looked_at: Mapping[int, str]
+    shared_by: tuple[str, ...] = ()
 
     @property
     def judged(self) -> bool:
@@ -58,7 +60,7 @@ def _of(stage: str, training: Training) -> Diagnosed:
         seed: f"{len(one.evidence.points)} probes, {len(one.evidence.training)} logged steps"
         for seed, one in seeds.items()
     }
-    return Diagnosed(stage, training.label, tuple(_alarms(seeds)), seeds, looked_at)
+    return Diagnosed(stage, training.label, tuple(_alarms(seeds)), seeds, looked_at, training.shared_by)
 
 
 def _alarms(seeds: Mapping[int, Diagnosis]) -> list[Alarm]:

@@ -73,7 +73,8 @@ class Gallery:
         items: where methods differ most first.
         of: how many items were answered by all methods shown.
         methods: that are shown, each with the cell whose answers these are.
-        missing: methods without answers, and why.
+        missing: cells that are passed over, the first of each method, and why; not more than are told one by one.
+        more_missing: how many more there are.
         left_out: methods beyond the limit.
         fault: why there is nothing to show; else nothing.
     """
@@ -86,6 +87,7 @@ class Gallery:
     of: int
     methods: Mapping[str, str]
     missing: tuple[str, ...]
+    more_missing: int
     left_out: int
     fault: str = ""
 
@@ -99,21 +101,45 @@ class _Shown:
     found: Result
 
 
+@dataclass(frozen=True)
+class _Answers:
+    """What there is to show.
+
+    Attributes:
+        passed: the first cells of methods whose answers are missing, or are those of another seed.
+        left_out: methods that nobody looked at, as there are enough without them.
+    """
+
+    shown: Sequence[_Shown]
+    passed: Sequence[Cell]
+    left_out: int
+
+
 def gallery(plan: Plan, benchmark: str, path: str, folder: Path) -> Gallery:
     """The gallery of a benchmark; thumbnails of its images are written to `folder`.
 
     Args:
         path: of the page, from the top of the folder.
     """
-    cells = _first_cells(plan, benchmark)
-    about = next(one for one in cells[0].experiment.benchmarks if one.name == benchmark)
-    shown, missing = _answers(plan, cells[: LIMITS.methods], about)
-    left_out, higher = max(0, len(cells) - LIMITS.methods), about.compared.higher
-    title = about.compared.title
+    methods = _methods(plan, benchmark)
+    about = next(one for one in methods[0][0].experiment.benchmarks if one.name == benchmark)
+    answers = _answers(plan, methods, about)
+    shown = answers.shown
 
     def made(items: Sequence[Item] = (), of: int = 0, fault: str = "") -> Gallery:
-        methods = {one.method: one.cell.name for one in shown}
-        return Gallery(benchmark, path, title, higher, tuple(items), of, methods, tuple(missing), left_out, fault)
+        return Gallery(
+            benchmark=benchmark,
+            path=path,
+            metric=about.compared.title,
+            higher=about.compared.higher,
+            items=tuple(items),
+            of=of,
+            methods={one.method: one.cell.name for one in shown},
+            missing=tuple(_reasons(plan, answers.passed[: LIMITS.told], about)),
+            more_missing=max(0, len(answers.passed) - LIMITS.told),
+            left_out=answers.left_out,
+            fault=fault,
+        )
 
     if not shown:
         return made(fault="no method has answers yet")
@@ -128,27 +154,61 @@ def gallery(plan: Plan, benchmark: str, path: str, folder: Path) -> Gallery:
     return made(items, len(common))
 
 
-def _first_cells(plan: Plan, benchmark: str) -> list[Cell]:
-    """The first seed of every case that is asked."""
-    found: dict[str, Cell] = {}
+def _methods(plan: Plan, benchmark: str) -> list[list[Cell]]:
+    """The seeds of every case that is asked; those that share their answers count once."""
+    found: dict[str, dict[str, Cell]] = {}
     for cell in plan.grid.cells:
         if benchmark in plan.wired[cell.name].scores:
-            found.setdefault(cell.case, cell)
-    return list(found.values())
+            found.setdefault(cell.case, {}).setdefault(plan.wired[cell.name].scores[benchmark].id, cell)
+    return [list(cells.values()) for cells in found.values()]
 
 
-def _answers(plan: Plan, cells: Sequence[Cell], about: AnyBenchmark) -> tuple[list[_Shown], list[str]]:
-    """Methods with answers, and why others have none."""
-    shown, missing = [], []
+def _answers(plan: Plan, methods: Sequence[Sequence[Cell]], about: AnyBenchmark) -> _Answers:
+    """The first methods that have answers, as many as are shown."""
+    shown: list[_Shown] = []
+    passed: list[Cell] = []
+    looked_at = 0
+    for cells in methods:
+        if len(shown) == LIMITS.methods:
+            break
+        looked_at += 1
+        found = _first_answers(plan, cells, about)
+        shown += [found] if found else []
+        passed += [] if found and found.cell is cells[0] else [cells[0]]
+    return _Answers(shown, passed, len(methods) - looked_at)
+
+
+def _first_answers(plan: Plan, cells: Sequence[Cell], about: AnyBenchmark) -> _Shown | None:
+    """The answers of the first seed that has any."""
     for cell in cells:
-        node = plan.wired[cell.name].scores[about.name]
-        try:
-            shown.append(_Shown(cell.case, cell, result_of(plan, cell, node, about.compared.key)))
-        except StoreError as error:
-            missing.append(str(error))
-        except (KeyError, TypeError, ValueError) as error:
-            missing.append(f"{cell.name}: its answers are damaged: {error!r}")
-    return shown, missing
+        # Reading answers means to hash them: not those of a big grid that are not scored.
+        if _scored(plan, cell, about) and isinstance(found := _result(plan, cell, about), Result):
+            return _Shown(cell.case, cell, found)
+    return None
+
+
+def _scored(plan: Plan, cell: Cell, about: AnyBenchmark) -> bool:
+    try:
+        return plan.wired[cell.name].scores[about.name].artefact(plan.store).done() is not None
+    except StoreError:
+        return False
+
+
+def _result(plan: Plan, cell: Cell, about: AnyBenchmark) -> Result | str:
+    """The answers of a cell, or why there are none."""
+    try:
+        return result_of(plan, cell, plan.wired[cell.name].scores[about.name], about.compared.key)
+    except StoreError as error:
+        return str(error)
+    except (KeyError, TypeError, ValueError) as error:
+        return f"{cell.name}: its answers are damaged: {error!r}"
+
+
+def _reasons(plan: Plan, cells: Sequence[Cell], about: AnyBenchmark) -> Iterator[str]:
+    """Why cells were passed over; one that has been finished since then has no reason any more."""
+    for cell in cells:
+        if isinstance(reason := _result(plan, cell, about), str):
+            yield reason
 
 
 def _most_different(names: Sequence[str], shown: Sequence[_Shown]) -> list[str]:

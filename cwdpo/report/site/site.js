@@ -6,6 +6,13 @@ const all = (selector, root = document) => [...root.querySelectorAll(selector)];
 const words = text => text.toLowerCase().split(/\s+/).filter(Boolean);
 const has = (text, wanted) => wanted.every(word => text.includes(word));
 
+// What a filter looks at: text in lower case, without the parts that a selector finds.
+function seen(node, unseen) {
+  if (node.nodeType === Node.TEXT_NODE) return node.data.toLowerCase();
+  if (node.nodeType !== Node.ELEMENT_NODE || node.matches(unseen)) return "";
+  return [...node.childNodes].map(child => seen(child, unseen)).join(" ");
+}
+
 // ---- tables
 
 function sortable(table) {
@@ -56,14 +63,23 @@ function filterable(section, table) {
   const input = section.querySelector("input[type=search]");
   const shown = section.querySelector(".shown");
   const rows = [...table.tBodies[0].rows];
-  const texts = new Map(rows.map(row => [row, row.textContent.toLowerCase()]));
+  const boxes = all("input[data-show]", section);
+  let texts;
   const apply = () => {
     const wanted = words(input.value);
     for (const row of rows) row.hidden = !has(texts.get(row), wanted);
     shown.textContent = `${rows.filter(row => !row.hidden).length} of ${rows.length} rows`;
   };
+  // A row must not be found by what nobody sees: labels for screen readers, and what boxes have not asked for.
+  const read = () => {
+    const off = boxes.filter(box => !box.checked).map(box => `.more.${box.dataset.show}`);
+    const unseen = [".hidden", "a.note", ...off].join();
+    texts = new Map(rows.map(row => [row, seen(row, unseen)]));
+    apply();
+  };
   input.addEventListener("input", apply);
-  apply();
+  for (const box of boxes) box.addEventListener("change", read);
+  read();
 }
 
 for (const section of all("section.table")) {
@@ -96,13 +112,19 @@ const controls = document.querySelector(".controls.gallery");
 if (controls) {
   const list = document.querySelector(".items");
   const items = [...list.children];
-  const texts = new Map(items.map(item => [item, item.textContent.toLowerCase()]));
   const shown = controls.querySelector(".shown");
   const search = controls.querySelector("input[type=search]");
+  let texts;
   const filter = () => {
     const wanted = words(search.value);
     for (const item of items) item.hidden = !has(texts.get(item), wanted);
     shown.textContent = `${items.filter(item => !item.hidden).length} of ${items.length} items`;
+  };
+  // Items are found by what was asked and answered, not by words that every item has, nor by answers left out.
+  const unseen = ".hidden, .answers > [hidden], .answers dt, .worth, .reference .name, summary";
+  const read = () => {
+    texts = new Map(items.map(item => [item, seen(item.querySelector(".said"), unseen)]));
+    filter();
   };
   search.addEventListener("input", filter);
   const value = (item, method) => parseFloat(item.querySelector(`[data-method="${method}"]`).dataset.sort);
@@ -111,9 +133,10 @@ if (controls) {
   for (const box of all("input[data-method]", controls)) {
     box.addEventListener("change", () => {
       for (const answer of all(`.answers [data-method="${box.dataset.method}"]`)) answer.hidden = !box.checked;
+      read();
     });
   }
-  filter();
+  read();
   controls.hidden = false;
 }
 
@@ -132,11 +155,11 @@ function ordered(items, by, value) {
   });
 }
 
-// ---- print: what is folded is opened, and folded again
+// ---- print: what is folded is opened, but for what is not printed, and folded again
 
 let opened = [];
 window.addEventListener("beforeprint", () => {
-  opened = all("details:not([open])");
+  opened = all("details:not([open], .charts details)");
   for (const one of opened) one.open = true;
 });
 window.addEventListener("afterprint", () => {

@@ -9,6 +9,9 @@ from cwdpo.jobs.plan import Plan, different_images
 from cwdpo.jobs.status import COLUMNS, GridStatus, folded
 from cwdpo.report.site.limits import LIMITS
 
+CELL, CASE, FAMILY = "cell", "case", "case of the grid file"
+"""What a row is, in the words of the page: a case of the grid file may stand for many, by its axes."""
+
 
 @dataclass(frozen=True)
 class ShownState:
@@ -17,8 +20,9 @@ class ShownState:
     Attributes:
         counts: state -> cells whose least advanced stage is in it; `done` first.
         stages: columns of `rows`.
-        rows: cell, or case where there are too many cells -> stage -> what to show, a state first.
-        folded: whether rows are cases.
+        rows: cell, or what is counted together where there are too many -> stage -> what to show, a state first.
+        by: what a row is: a cell, or what the cells counted in it have in common.
+        folded: whether rows count cells.
         failures: stage folder and reason, the first ones.
         more_failures: how many are left out.
         images: which stages ran in which image, where not all in one; else nothing.
@@ -28,6 +32,7 @@ class ShownState:
     counts: Mapping[str, int]
     stages: tuple[str, ...]
     rows: Mapping[str, Mapping[str, str]]
+    by: str
     folded: bool
     failures: tuple[tuple[str, str], ...]
     more_failures: int
@@ -36,11 +41,7 @@ class ShownState:
 
 def shown_state(plan: Plan, status: GridStatus) -> ShownState:
     """How the grid stands."""
-    many = len(status.cells) > LIMITS.cells
-    rows = {f"{cell.case}/{cell.seed}": cell.stages for cell in status.cells}
-    if many:
-        rows = folded(status.cells, lambda cell: cell.case)
-        rows = rows if len(rows) <= LIMITS.cells else folded(status.cells, lambda cell: cell.family)
+    by, rows = _rows(status)
     found = dict.fromkeys(stage for row in rows.values() for stage in row)
     known = [stage for stage in COLUMNS if stage in found]
     return ShownState(
@@ -48,11 +49,22 @@ def shown_state(plan: Plan, status: GridStatus) -> ShownState:
         counts=_counts(plan, status),
         stages=(*(stage for stage in found if stage not in known), *known),
         rows=rows,
-        folded=many,
+        by=by,
+        folded=by != CELL,
         failures=tuple((folder, reason.partition("\nlog: ")[0]) for folder, reason in status.failures[: LIMITS.told]),
         more_failures=max(0, len(status.failures) - LIMITS.told),
         images=different_images(status.images.values()),
     )
+
+
+def _rows(status: GridStatus) -> tuple[str, Mapping[str, Mapping[str, str]]]:
+    """What a row is, and the rows: as few of them as `cwdpo status` would print."""
+    if len(status.cells) <= LIMITS.cells:
+        return CELL, {f"{cell.case}/{cell.seed}": cell.stages for cell in status.cells}
+    by_case = folded(status.cells, lambda cell: cell.case)
+    if len(by_case) <= LIMITS.cells:
+        return CASE, by_case
+    return FAMILY, folded(status.cells, lambda cell: cell.family)
 
 
 _WORST = (

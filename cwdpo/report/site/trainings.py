@@ -12,6 +12,9 @@ from cwdpo.report.site.limits import LIMITS
 
 STAGES = ("stage1", "stage2")
 
+NAMED = 2
+"""Cases that a label names; of more, only the first."""
+
 Runs = Mapping[tuple[str, ...], Cell]
 """Identities of the rounds of a training (one, where it is trained in one go) -> the first cell that has it."""
 
@@ -23,10 +26,17 @@ class Training:
     Attributes:
         label: names these cases.
         seeds: seed -> what was recorded of its training; seeds that share one count once.
+        cases: all that share it, in the order of the grid.
     """
 
     label: str
     seeds: Mapping[int, Recorded]
+    cases: tuple[str, ...] = ()
+
+    @property
+    def shared_by(self) -> tuple[str, ...]:
+        """All cases, where the label does not name them."""
+        return self.cases if len(self.cases) > NAMED else ()
 
 
 @dataclass(frozen=True)
@@ -56,7 +66,7 @@ def trainings(plan: Plan) -> list[Trainings]:
     for stage in STAGES:
         distinct = _distinct(plan, stage)
         shown = tuple(
-            Training(_label(cases), {cell.seed: look(cell, stage) for cell in runs.values()})
+            Training(_label(cases), {cell.seed: look(cell, stage) for cell in runs.values()}, tuple(cases))
             for cases, runs in distinct[: LIMITS.lines]
         )
         if shown:
@@ -78,4 +88,4 @@ def _distinct(plan: Plan, stage: str) -> list[tuple[Sequence[str], Runs]]:
 
 
 def _label(cases: Sequence[str]) -> str:
-    return ", ".join(cases) if len(cases) <= 2 else f"{cases[0]} and {len(cases) - 1} that share it"
+    return ", ".join(cases) if len(cases) <= NAMED else f"{cases[0]} and {len(cases) - 1} that share it"

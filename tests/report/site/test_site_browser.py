@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from report.site.conftest import HOSTILE
+from report.site.made_up import difference, gap
 
 from cwdpo.cli.serve import open_server
+from cwdpo.jobs.plan import Plan
+from cwdpo.report.content import Table
+from cwdpo.report.site.writing import write_site
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
@@ -158,6 +164,41 @@ def test_rows_are_filtered(page: Any) -> None:
     assert column(browser, 0) == ["cw_dpo"]
 
 
+def test_rows_are_not_found_by_what_is_not_shown(page: Any) -> None:
+    browser = page("index.html")
+    box = browser.find_element("css selector", "section.table input[type=search]")
+    shown = browser.find_element("css selector", "input[data-show=difference]")
+    box.send_keys("p<0.001")
+    assert methods(browser) == []
+    shown.click()
+    assert methods(browser) == ["cw_dpo"]
+    shown.click()
+    assert methods(browser) == []
+    for shown in browser.find_elements("css selector", "input[data-show]"):
+        shown.click()
+    box.clear()
+    box.send_keys("n = 2")
+    assert "cw_dpo" in methods(browser)
+    for unseen in ("interval", "difference", "note"):
+        box.clear()
+        box.send_keys(unseen)
+        assert methods(browser) == [], "only a screen reader hears it"
+
+
+def test_the_method_stays_in_sight_below_headings_of_groups(page: Any) -> None:
+    browser = page("index.html", 360, phone=True)
+    scroll = "document.querySelector('section.table .scroll')"
+    browser.execute_script(f"{scroll}.scrollIntoView({{behavior: 'instant'}}); {scroll}.scrollLeft = 120")
+    assert run(browser, f"{scroll}.scrollLeft") == 120
+    heads = f"[...{scroll}.querySelectorAll('thead tr, tbody tr:first-child')]"
+    spot = "const {left, top, width, height} = row.firstElementChild.getBoundingClientRect()"
+    here = "document.elementFromPoint(left + width - 8, top + height / 2)"
+    seen = f"{heads}.map(row => {{ {spot}; return row.firstElementChild.contains({here}) }})"
+    assert run(browser, seen) == [True, True, True]
+    lefts = run(browser, f"{heads}.map(row => row.firstElementChild.getBoundingClientRect().left)")
+    assert set(lefts) == {run(browser, f"{scroll}.getBoundingClientRect().left")}
+
+
 def test_what_is_shown_with_each_value(page: Any) -> None:
     browser = page("index.html")
     boxes = browser.find_elements("css selector", "input[data-show]")
@@ -194,6 +235,7 @@ def test_lines_can_be_hidden(page: Any) -> None:
 
 
 def test_the_gallery_is_ordered_and_filtered(page: Any) -> None:
+    from selenium.webdriver.common.keys import Keys
     from selenium.webdriver.support.select import Select
 
     browser = page("gallery-captions.html")
@@ -208,8 +250,31 @@ def test_the_gallery_is_ordered_and_filtered(page: Any) -> None:
     assert run(browser, f"{shown}.map(one => one.dataset.id)") == [str(number) for number in range(1, 9)]
     browser.find_element("css selector", ".controls.gallery input[type=search]").send_keys("<script>")
     assert run(browser, f"{shown}.map(one => one.dataset.id)") == ["1"]
-    browser.find_element("css selector", "input[data-method='1']").click()
+    search = browser.find_element("css selector", ".controls.gallery input[type=search]")
+    box = browser.find_element("css selector", "input[data-method='1']")
+    box.click()
+    assert run(browser, f"{shown}.length") == 0, "nobody sees the answer that has it"
+    search.send_keys(Keys.BACK_SPACE * len("<script>"))
+    assert run(browser, f"{shown}.length") == 8
     assert not browser.find_element("css selector", "article[data-id='1'] [data-method='1']").is_displayed()
+    box.click()
+    search.send_keys("<script>")
+    assert run(browser, f"{shown}.map(one => one.dataset.id)") == ["1"]
+
+
+def test_items_are_found_by_what_was_asked_and_answered_alone(page: Any) -> None:
+    browser = page("gallery-captions.html")
+    search = browser.find_element("css selector", ".controls.gallery input[type=search]")
+    found = "[...document.querySelectorAll('article')].filter(one => !one.hidden).map(one => one.dataset.id)"
+    for everywhere in ("reference", "highest", "item", "cider", "cw_dpo"):
+        search.clear()
+        search.send_keys(everywhere)
+        assert run(browser, found) == [], everywhere
+    first = "document.querySelector('article')"
+    for part in (".prompt", ".reference bdi", ".references li", "[data-method='4'] dd p"):
+        search.clear()
+        search.send_keys(run(browser, f'{first}.querySelector("{part}").textContent'))
+        assert run(browser, f"{first}.dataset.id") in run(browser, found), part
 
 
 # ---- readers of all kinds
@@ -234,6 +299,68 @@ def test_print_has_no_controls_and_everything_is_open(page: Any) -> None:
     hidden = "[...document.querySelectorAll('.controls, .top, .skip')].map(one => getComputedStyle(one).display)"
     assert set(run(browser, hidden)) == {"none"}
     assert column(browser, 0)
+
+
+def test_numbers_beside_charts_are_not_printed(page: Any) -> None:
+    browser = page("curves.html")
+    count = "document.querySelectorAll('.charts details[open]').length"
+    browser.execute_script(f"addEventListener('beforeprint', () => {{ window.unfolded = {count} }})")
+    browser.execute_cdp_cmd("Page.printToPDF", {})
+    assert run(browser, "window.unfolded") == 0
+    tables = "[...document.querySelectorAll('.charts table')]"
+    browser.execute_script("for (const one of document.querySelectorAll('details')) one.open = true")
+    assert run(browser, f"{tables}.every(one => one.offsetParent)")
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    assert not run(browser, f"{tables}.some(one => one.offsetParent)"), "they are wider than their charts"
+
+
+def wide(table: Table, columns: int) -> Table:
+    """A table of so many columns, with everything in its cells that takes room."""
+    picked = [(column, place) for place in range(columns) for column in table.columns][:columns]
+    crowd = {"partial": True, "gaps": (gap("failed", "out of memory", (2,)),), "difference": difference(-9.0, 0.0001)}
+    rows = [
+        replace(row, entries={f"{one.key}_{place}": replace(row.entries[one.key], **crowd) for one, place in picked})
+        for row in table.rows
+    ]
+    made = [replace(one, key=f"{one.key}_{place}", group=f"benchmark {place}") for one, place in picked]
+    return replace(table, name=f"of-{columns}", title=f"{columns}", columns=tuple(made), rows=tuple(rows))
+
+
+@pytest.fixture
+def pages_of_tables(browser: Chrome, plan: Plan, table: Table, tmp_path: Path) -> Any:
+    """Tables of some numbers of columns, everything shown, on a screen that is as wide as what a page can hold."""
+
+    def open_tables(columns: Sequence[int], width: int) -> Chrome:
+        written = write_site(plan, [wide(table, count) for count in columns], tmp_path / "html")
+        size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        browser.execute_cdp_cmd("Emulation.setScrollbarsHidden", {"hidden": True})
+        browser.get(written.as_uri())
+        browser.execute_script("for (const one of document.querySelectorAll('input[data-show]')) one.click()")
+        return browser
+
+    yield open_tables
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    browser.execute_cdp_cmd("Emulation.setScrollbarsHidden", {"hidden": False})
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+UPRIGHT, LYING = 718, 1047
+"""Pixels across A4 between margins of 1 cm."""
+
+
+@pytest.mark.parametrize(("columns", "width"), [((6,), UPRIGHT), ((7, 16), LYING)])
+def test_tables_are_not_cut_off_on_paper(pages_of_tables: Any, columns: Sequence[int], width: int) -> None:
+    browser = pages_of_tables(columns, width)
+    paper = {"paperWidth": 8.27, "paperHeight": 11.69}
+    printed = base64.b64decode(browser.execute_cdp_cmd("Page.printToPDF", paper)["data"])
+    sizes = re.findall(rb"/MediaBox \[0 0 ([\d.]+) ([\d.]+)\]", printed)
+    assert any(float(across) > float(down) for across, down in sizes) is (width == LYING)
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    rights = "[...document.querySelectorAll('.results')].map(one => one.getBoundingClientRect().right)"
+    assert len(sizes) > 1
+    assert len(run(browser, rights)) == len(columns)
+    assert max(run(browser, rights)) <= width
 
 
 def test_dark_where_the_reader_wants_it(page: Any) -> None:

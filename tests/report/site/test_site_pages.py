@@ -11,31 +11,33 @@ from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urldefrag, urlsplit
 
 import pytest
 from PIL import Image
 from report.site.conftest import HOSTILE
-from report.site.made_up import make_up, write_grid
+from report.site.made_up import lines, make_up, write_grid
 from typer.testing import CliRunner
 
 from cwdpo.base.store import Store
 from cwdpo.cli.main import app
-from cwdpo.experiment import load_grid
+from cwdpo.experiment import Cell, load_grid
 from cwdpo.jobs.plan import Plan, make_plan
 from cwdpo.jobs.probed import Recorded
 from cwdpo.jobs.status import CellStatus, GridStatus
 from cwdpo.report.content import Entry, Table
 from cwdpo.report.figures.runs import Run, Runs
+from cwdpo.report.matched import Result, result_of
 from cwdpo.report.site.chart import chart
-from cwdpo.report.site.curves import curves
+from cwdpo.report.site.curves import ShownChart, curves
 from cwdpo.report.site.gallery import gallery
 from cwdpo.report.site.limits import LIMITS
 from cwdpo.report.site.pages import duration, number, slug
 from cwdpo.report.site.probed import draw
 from cwdpo.report.site.state import shown_state
 from cwdpo.report.site.tables import marks, shown_table
-from cwdpo.report.site.trainings import Training, Trainings
+from cwdpo.report.site.trainings import Training, Trainings, trainings
 from cwdpo.report.site.writing import write_site
 from cwdpo.report.table import Wanted, tables
 
@@ -213,6 +215,98 @@ def test_a_metric_of_one_objective_has_no_line_for_others_and_no_complaint() -> 
     assert curves(Trainings("stage2", (Training("sft", {0: recorded([])}),), 0)) is None
 
 
+def shown_loss(*seeds: list[float | None]) -> ShownChart:
+    """The chart of the losses of some seeds, from step 1 on, beside a case that has all of its values."""
+    made = {seed: recorded([{"step": k, "loss": loss} for k, loss in enumerate(seeds[seed], 1)]) for seed in range(3)}
+    found = curves(Trainings("stage2", (Training("dpo", made), Training("sft", {0: made[0]})), 0))
+    assert found is not None
+    (one,) = found.charts
+    return one
+
+
+def test_where_seeds_have_diverged_a_line_is_dotted_and_says_so() -> None:
+    one = shown_loss([1.0] * 5, [2.0, 2.0, None, None, None], [3.0, 3.0, None, None, None])
+    dpo, sft = one.chart.lines
+    assert [len(re.findall("[ML]", path)) for path in (dpo.path, dpo.dotted)] == [2, 4], "dotted from step 2 to 5"
+    assert dpo.path.split("L")[-1] == dpo.dotted[1:].split("L")[0], "they meet"
+    assert (sft.path.count("L"), sft.dotted) == (4, "")
+    assert (dpo.label, sft.label) == ("dpo, 3 seeds; from step 3 on, 1 of 3 seeds", "sft, 1 seed")
+    assert one.fewer == ("dpo: from step 3 on, 1 of 3 seeds",)
+    assert one.rows["dpo"][1:3] == ("2 [1, 3]", "1 (1 of 3)")
+    assert one.summary.startswith("dpo: 2 at step 1, 1 at step 5 (from step 3 on, 1 of 3 seeds); sft: ")
+
+
+def test_what_fewer_seeds_have_is_told_stretch_by_stretch_or_counted() -> None:
+    whole = [1.0] * 9
+    gaps = [1.0, None, 1.0, 1.0, None, None, 1.0, 1.0, None]
+    assert shown_loss(whole, whole, gaps).fewer == (
+        "dpo: at step 2, 2 of 3 seeds; from step 5 to 6, 2 of 3 seeds; from step 9 on, 2 of 3 seeds",
+    )
+    many = [1.0, None] * 4 + [1.0]
+    assert shown_loss(whole, whole, many).fewer == ("dpo: at 4 of 9 points, 2 of 3 seeds",)
+    assert shown_loss(whole, [*[1.0] * 7, None, 1.0], many).fewer == ("dpo: at 4 of 9 points, 1 to 2 of 3 seeds",)
+    assert shown_loss(whole, whole, whole).fewer == ()
+
+
+def test_a_band_does_not_bridge_where_there_is_one_seed() -> None:
+    other = [2.0, 2.0, None, 2.0, 2.0]
+    dpo, _ = shown_loss([1.0] * 5, other, other).chart.lines
+    assert dpo.band.count("Z") == 2
+
+
+def test_a_seed_without_any_finite_value_is_told() -> None:
+    one = shown_loss([1.0] * 2, [None] * 2, [1.0] * 2)
+    assert one.missing == ("dpo: 1 of 3 seeds: no value is a finite number",)
+
+
+def test_pages_say_which_seeds_have_diverged(plan: Plan, tmp_path: Path) -> None:
+    changed = copied(plan, tmp_path)
+    (node,) = (node for node in changed.wired["cw_dpo/1"].nodes() if node.stage.name == "stage2")
+    events = node.artefact(changed.store).attempts / "1" / "events.jsonl"
+    rows = [json.loads(line) for line in events.read_text().splitlines()]
+    events.write_bytes(lines([{**row, "loss": None} if row["step"] > 20 else row for row in rows]))
+    index = write_site(changed, [], tmp_path / "html")
+    found = pages(index.parent)
+    curves_page = found["curves.html"].text
+    assert "A line is dotted where some of its seeds have no value" in curves_page
+    assert "Dotted: cw_dpo: from step 21 on, 1 of 2 seeds." in curves_page
+    assert (index.parent / "curves.html").read_text().count('stroke-dasharray="1.5 3"') == 1
+    assert "loss is not a finite number at step 21." in found["diagnosis.html"].text
+
+
+def copied(plan: Plan, folder: Path) -> Plan:
+    """The made-up grid in another home."""
+    home = shutil.copytree(plan.store.home, folder / "home")
+    return make_plan(load_grid(str(write_grid(folder / "made-up.yaml", (0, 1)))), Store(home))
+
+
+@pytest.mark.parametrize(("cases", "said"), [(2, ""), (3, "sft and 2 that share it: sft, b, c"), (12, "folded")])
+def test_cases_that_share_a_training_are_named(cases: int, said: str, tmp_path: Path) -> None:
+    """In full, also where a label names only the first of them."""
+    names = ["sft", *"bcdefghijkl"][:cases]
+    content = {name: {"stage1": {"objective": {"name": "sft"}}} for name in names}
+    base = {"data": {"source": "demo_world"}, "model": "tiny", "benchmarks": []}
+    path = tmp_path / "alike.yaml"
+    path.write_text(json.dumps({"base": base, "cases": content}))
+    plan = make_plan(load_grid(str(path)), Store(tmp_path / "home"))
+    ((stage1,),) = [found.shown for found in trainings(plan)]
+    assert (stage1.cases, stage1.shared_by) == (tuple(names), tuple(names) if said else ())
+    (node,) = (node for node in plan.nodes if node.stage.name == "stage1")
+    events = node.artefact(plan.store).attempts / "1" / "events.jsonl"
+    events.parent.mkdir(parents=True)
+    events.write_bytes(lines([{"event": "step", "step": 1, "total": 1, "loss": 1.0}]))
+    found = pages(write_site(plan, [], tmp_path / "html").parent)
+    texts = {name: found[f"{name}.html"].text for name in ("curves", "diagnosis")}
+    if said == "folded":
+        assert f"sft and 11 that share it: the 12 cases {', '.join(names)}" in texts["curves"]
+        assert f"Shared by 12 cases {', '.join(names)}" in texts["diagnosis"]
+    elif said:
+        assert said in texts["curves"]
+        assert "Shared by: sft, b, c" in texts["diagnosis"]
+    else:
+        assert not any("hared by" in text or "share it" in text for text in texts.values())
+
+
 def test_a_constant_is_drawn_in_the_middle() -> None:
     import pandas as pd
 
@@ -223,7 +317,7 @@ def test_a_constant_is_drawn_in_the_middle() -> None:
     assert {point.split(",")[1] for point in line.path[1:].split("L")} == {"106"}, "between 10 and 202"
 
 
-def recorded(points: list[dict[str, float]]) -> Recorded:
+def recorded(points: list[dict[str, Any]]) -> Recorded:
     """A training without probes."""
     return Recorded(None, "not probed", points, "sft", None)
 
@@ -258,13 +352,58 @@ def test_the_gallery_is_bounded_and_begins_where_methods_differ_most(tmp_path: P
     assert {one.standing for one in found.items[0].answers} >= {"best", "worst"}
 
 
+def unscored(plan: Plan, *cells: str) -> None:
+    """Cells whose answers nobody has scored yet."""
+    for cell in cells:
+        (plan.wired[cell].scores["captions"].artefact(plan.store).folder / "DONE").unlink()
+
+
+def test_a_method_is_shown_by_its_first_seed_that_has_answers(plan: Plan, tmp_path: Path) -> None:
+    changed = copied(plan, tmp_path)
+    unscored(changed, "sft/0", "dpo/0", "cw_dpo/0", "cw_dpo/1")
+    found = gallery(changed, "captions", "gallery-captions.html", tmp_path / "site")
+    assert found.methods == {"base": "base/0", "sft": "sft/1", "sft_c": "sft_c/0", "dpo": "dpo/1"}
+    assert [reason.partition(":")[0] for reason in found.missing] == ["sft/0", "dpo/0", "cw_dpo/0"]
+    assert (found.fault, found.left_out, found.of) == ("", 0, 8)
+
+
+def test_methods_with_answers_are_looked_for_beyond_the_first(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = copied(plan, tmp_path)
+    unscored(changed, "base/0", "sft/0", "sft/1")
+    monkeypatch.setattr("cwdpo.report.site.gallery.LIMITS", LIMITS._replace(methods=2, told=1))
+    found = gallery(changed, "captions", "gallery-captions.html", tmp_path / "site")
+    assert list(found.methods) == ["sft_c", "dpo"]
+    assert (len(found.missing), found.more_missing, found.left_out) == (1, 1, 1)
+    text = pages(write_site(changed, [], tmp_path / "html").parent)["gallery-captions.html"].text
+    assert "Left out as well: 1 more cell without answers." in text
+    assert "1 more method of the grid is not shown" in text
+
+
+def test_the_gallery_reads_no_more_answers_than_it_shows(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every byte that is read is hashed: a grid of thousands of cells would take minutes."""
+    changed = copied(plan, tmp_path)
+    unscored(changed, "sft/0", "sft/1", "sft_c/0", "sft_c/1")
+    read: list[str] = []
+
+    def counted(plan: Plan, cell: Cell, *rest: Any) -> Result:
+        read.append(cell.name)
+        return result_of(plan, cell, *rest)
+
+    monkeypatch.setattr("cwdpo.report.site.gallery.result_of", counted)
+    monkeypatch.setattr("cwdpo.report.site.gallery.LIMITS", LIMITS._replace(methods=2, told=1))
+    gallery(changed, "captions", "gallery-captions.html", tmp_path / "site")
+    assert read == ["base/0", "dpo/0", "sft/0"], "what is shown, and the one reason that is told"
+
+
 # ---- what is damaged, and what is big
 
 
 def test_damage_is_told_and_stops_nothing(plan: Plan, table: Table, tmp_path: Path) -> None:
-    home = shutil.copytree(plan.store.home, tmp_path / "home")
-    grid = write_grid(tmp_path / "made-up.yaml", (0, 1))
-    broken = make_plan(load_grid(str(grid)), Store(home))
+    broken = copied(plan, tmp_path)
     for name, path in damages(broken):
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2] + b"\xff[]\n3\n") if name else path.unlink()
     found = pages(write_site(broken, [replace(table, name="x")], tmp_path / "html").parent)
@@ -327,11 +466,26 @@ def test_a_big_grid_is_counted_by_case(plan: Plan) -> None:
     done = dict.fromkeys((node.id for node in plan.nodes), "done")
     failures = [(f"score-{place}", "out of memory\nlog: x") for place in range(70)]
     found = shown_state(plan, GridStatus(done, cells, failures, [], {}, []))  # type: ignore[arg-type]
-    assert found.folded
+    assert (found.folded, found.by) == (True, "case")
     assert found.rows["a 7"] == {"score": "1 done\n1 failed"}
     assert (len(found.failures), found.more_failures) == (50, 20)
     assert found.failures[0] == ("score-0", "out of memory")
     assert found.counts == {"done": 10}
+
+
+@pytest.mark.parametrize(
+    ("cases", "seeds", "by", "rows"),
+    [(50, 2, "cell", 100), (51, 2, "case", 51), (101, 1, "case of the grid file", 2)],
+)
+def test_rows_of_the_state_say_what_they_are(plan: Plan, cases: int, seeds: int, by: str, rows: int) -> None:
+    cells = [
+        CellStatus(f"{'ab'[case % 2]} {case}", seed, "ab"[case % 2], {"score": "done"})
+        for case in range(cases)
+        for seed in range(seeds)
+    ]
+    done = dict.fromkeys((node.id for node in plan.nodes), "done")
+    found = shown_state(plan, GridStatus(done, cells, [], [], {}, []))  # type: ignore[arg-type]
+    assert (found.by, len(found.rows), found.folded) == (by, rows, by != "cell")
 
 
 def test_a_grid_without_trainings_and_without_values(tmp_path: Path) -> None:
