@@ -22,8 +22,8 @@ UPTO = "cwdpo.upto"
 
 def begun(plan: Plan, cell: Cell, states: Mapping[str, Shown]) -> bool:
     """Whether a training of an unfinished cell has been started, its own or one that it shares; the model's is none."""
-    trainings = (node for node in plan.wired[cell.name].nodes() if node.stage.name in OF_A_CELL)
-    return any(states[node.id] in ("running", "done", "stale", "interrupted", "failed") for node in trainings)
+    of_a_cell = (node for node in plan.wired[cell.name].nodes() if node.stage.name in OF_A_CELL)
+    return any(states[node.id] in ("running", "done", "stale", "interrupted", "failed") for node in of_a_cell)
 
 
 def show(book: Book, plan: Plan, cell: Cell, states: Mapping[str, Shown], parent: str) -> None:
@@ -32,13 +32,13 @@ def show(book: Book, plan: Plan, cell: Cell, states: Mapping[str, Shown], parent
     curves = {stage: points for stage, points in trainings(plan, plan.wired[cell.name]).items() if points}
     if not curves or any(run.status == "FINISHED" for run in found):
         return
-    run = growing(book, cell) or _begin(book, plan, cell, curves, parent)
+    run = left_growing(book, cell) or _begin(book, plan, cell, curves, parent)
     book.keep(cell_key(cell), run)
     _grow(book, run, curves)
     _tell(book, run, "FAILED" if _failed(plan, cell, states) else "RUNNING")
 
 
-def growing(book: Book, cell: Cell) -> Found | None:
+def left_growing(book: Book, cell: Cell) -> Found | None:
     """The run of an unfinished cell, where a pass before has begun one."""
     return next((run for run in book.runs.get(cell_key(cell), []) if run.digest == UNFINISHED), None)
 

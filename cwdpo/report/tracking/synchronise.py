@@ -13,8 +13,7 @@ from cwdpo.jobs.plan import Plan, Shown
 from cwdpo.report.tracking.book import Book
 from cwdpo.report.tracking.cells import Cells, Wanted
 from cwdpo.report.tracking.records import Records
-from cwdpo.report.tracking.running import begun, show
-from cwdpo.report.tracking.running import growing as left_growing
+from cwdpo.report.tracking.running import begun, left_growing, show
 from cwdpo.report.tracking.server import Down, answering
 from cwdpo.report.tracking.writer import single_writer
 
